@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Bindings and leases: what is held, by whom, and for how long."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+from isthmus.address import Address
+from isthmus.border.crossing import Crossing
+from isthmus.border.selector import Selector
+
+FOREVER = math.inf
+"""The deadline of a binding that configuration made, not a lease."""
+
+
+class Method(enum.IntEnum):
+    """How a lease was asked for, by RSIP's method numbers (RFC 3103 §8.7, RFC 3104 §6)."""
+
+    RSA_IP = 1
+    RSAP_IP = 2
+    RSIPSEC = 3
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Owner:
+    """The far end of tunnels: who may hold bindings here.
+
+    RSIP knows a host by its private address alone (RFC 3103 §11); at a host it is the gateway.
+    """
+
+    realm: int
+    "Number of the near realm."
+    address: Address
+
+    def __str__(self) -> str:
+        """The address."""
+        return str(self.address)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BindingKey:
+    """Names one binding: a bind ID is unique per host, not per gateway (RFC 3103 §8.5)."""
+
+    owner: Owner
+    bind_id: int
+
+    def __str__(self) -> str:
+        """``10.0.0.4#1``."""
+        return f"{self.owner}#{self.bind_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """Packets matching one of these selectors cross by this tunnel."""
+
+    key: BindingKey
+    selectors: tuple[Selector, ...]
+    "One, except where a lease holds ports *and* SPIs of its address (RFC 3104 §6.2)."
+    crossing: Crossing
+    device: str | None = None
+    "At a host: the interface that delivers to the programs using this binding."
+
+    def __post_init__(self) -> None:
+        """Refuse bindings that select nothing, or in several places."""
+        if not self.selectors:
+            raise ValueError(f"binding {self.key} selects nothing")
+        if len({(each.realm, each.local) for each in self.selectors}) > 1:
+            raise ValueError(f"binding {self.key} selects from several addresses")
+
+    @property
+    def realm(self) -> int:
+        """Number of the realm that the selectors belong to."""
+        return self.selectors[0].realm
+
+    @property
+    def address(self) -> Address:
+        """The local address, or the first of the prefix."""
+        return self.selectors[0].address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """For whom and how long a binding is held (RFC 3103 §6)."""
+
+    client_id: int
+    method: Method
+    granted_at: float
+    "Seconds since 1970, when it was first granted."
+    expires_at: float
+    "Seconds since 1970; FOREVER for what is not leased."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """One host that may hold bindings (RFC 3103 §6, §9.3)."""
+
+    owner: Owner
+    client_id: int
+    expires_at: float
+    "R: never before the last of its bindings ends (RFC 3103 §6)."
+    local_policy: int = 1
+    "RFC 3103 §8.9: 1 macro, 2 micro."
+    remote_policy: int = 3
+    "RFC 3103 §8.9: 1 macro, 2 micro, 3 none."

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Effects: what a protocol wants done, and the one order it is done in.
+
+Neither RSIP nor IPAE touches a table. Each returns these values, and a driver carries
+them out::
+
+    Register, Bind, Extend:   persist → program → answer
+    Unbind, Deregister:       unprogram → persist → answer
+
+A host never hears "yes" before its lease is durable *and* packets flow; a resource is
+never leased again while old packets still flow.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from isthmus.address import Address
+from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
+
+
+class Ending(enum.StrEnum):
+    """Why something ended; the history keeps it."""
+
+    FREED = "freed"
+    "By its host's FREE_REQUEST or DE-REGISTER_REQUEST."
+    EXPIRED = "expired"
+    "Its lease ran out."
+    REVOKED = "revoked"
+    "By the operator or by policy."
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Peer:
+    """Where a control message came from or goes to."""
+
+    realm: int
+    address: Address
+    port: int
+    connection: int = 0
+    "0 for UDP; else the number that the driver gave to a TCP connection."
+
+    @property
+    def owner(self) -> Owner:
+        """The host behind it."""
+        return Owner(self.realm, self.address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Register:
+    """Admit a host."""
+
+    registration: Registration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deregister:
+    """Dismiss a host. Its bindings end by Unbind effects of their own, before this one."""
+
+    owner: Owner
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """Make a binding work."""
+
+    binding: Binding
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extend:
+    """Move a binding's deadline."""
+
+    key: BindingKey
+    expires_at: float
+    "Seconds since 1970."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prolong:
+    """Move a registration's deadline: R = max(R, Bi) (RFC 3103 §6)."""
+
+    owner: Owner
+    expires_at: float
+    "Seconds since 1970."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unbind:
+    """End a binding."""
+
+    key: BindingKey
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remember:
+    """Keep a UDP request with its answer, in the same transaction as what it did.
+
+    A host that hears nothing sends the same octets again; whether the gateway died
+    in between or not, the copy gets this answer and nothing is done twice (RFC 3103 §10.1).
+    """
+
+    owner: Owner
+    port: int
+    "The host's UDP source port."
+    counter: int
+    "Its Message Counter."
+    request: bytes
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Send one control message."""
+
+    data: bytes
+    peer: Peer
+
+
+Effect = Register | Deregister | Bind | Extend | Prolong | Unbind | Remember | Send
+Durable = Register | Deregister | Bind | Extend | Prolong | Unbind | Remember
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Effects sorted into the four steps that a driver takes, in this order."""
+
+    unprogram: tuple[Unbind | Deregister, ...]
+    "Told to the plane first."
+    persist: tuple[Durable, ...]
+    "Told to the store, in one transaction, in the order in which they arose."
+    program: tuple[Register | Bind | Extend | Prolong, ...]
+    "Told to the plane next: what still stands at the end of the batch."
+    answer: tuple[Send, ...]
+    "Sent last."
+
+
+def in_order(effects: Iterable[Effect]) -> Plan:
+    """Sort a batch of effects into the order of architecture 4.4.
+
+    A batch may hold several messages' effects (group commit). What is bound and ended
+    within one batch is persisted both ways, for the history, and never programmed.
+    """
+    batch: Sequence[Effect] = tuple(effects)
+    ended: dict[BindingKey | Owner, int] = {}
+    for at, effect in enumerate(batch):
+        if isinstance(effect, Unbind):
+            ended[effect.key] = at
+        elif isinstance(effect, Deregister):
+            ended[effect.owner] = at
+    return Plan(
+        unprogram=tuple(e for e in batch if isinstance(e, Unbind | Deregister)),
+        persist=tuple(e for e in batch if not isinstance(e, Send)),
+        program=tuple(
+            e
+            for at, e in enumerate(batch)
+            if isinstance(e, Register | Bind | Extend | Prolong) and ended.get(_subject(e), -1) < at
+        ),
+        answer=tuple(e for e in batch if isinstance(e, Send)),
+    )
+
+
+def _subject(effect: Register | Bind | Extend | Prolong) -> BindingKey | Owner:
+    match effect:
+        case Register():
+            return effect.registration.owner
+        case Bind():
+            return effect.binding.key
+        case Extend():
+            return effect.key
+        case Prolong():
+            return effect.owner

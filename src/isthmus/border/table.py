@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The binding table: one table, two indexes (architecture 4.3).
+
+=============  ====================================  =====================================
+index          key                                   holds
+=============  ====================================  =====================================
+``by_demux``   realm, address, kind, discriminator   RSAP-IP ports, SPIs, IKE cookies
+``by_prefix``  realm, address prefix                 RSA-IP (a full-length prefix), sites
+=============  ====================================  =====================================
+
+The most specific entry wins: ``by_demux`` first, then ``by_prefix``, longest first. RFC
+3102 §3.2 asks first whether the address is held whole; the outcome is the same, because
+a pool never leases one address both whole and by port, and this order stays right when a
+wider prefix covers a shared address.
+
+Beside the bindings the table knows two more things that a verdict depends on: who has
+registered, and what is *claimed* - the resources of this border's pools, whether leased or
+not, so that a packet to a free port of a pool is dropped and one to the machine's own
+ports passes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from isthmus.address import Address, Prefix
+from isthmus.border.binding import Binding, BindingKey, Owner
+from isthmus.border.crossing import TunnelKind
+from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Unbind
+from isthmus.border.selector import Flow, Kind, Selector
+from isthmus.errors import Conflict
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A binding in the table, with its deadline."""
+
+    binding: Binding
+    expires_at: float
+    "Seconds since 1970."
+
+
+_Span = tuple[int, int, BindingKey]
+"First value, last value, who."
+
+
+class BindingTable:
+    """What is bound, registered and claimed at one border."""
+
+    def __init__(self, claims: Iterable[Selector] = ()) -> None:
+        """Start empty.
+
+        Args:
+            claims: The resources of the pools, leased or not.
+        """
+        self._entries: dict[BindingKey, Entry] = {}
+        self._by_demux: dict[tuple[int, Address, Kind], list[_Span]] = {}
+        self._by_prefix: dict[int, dict[int, dict[Address, BindingKey]]] = {}
+        self._held: dict[Owner, set[BindingKey]] = {}
+        self._registered: set[Owner] = set()
+        self._claims = tuple(claims)
+
+    def __len__(self) -> int:
+        """How many bindings there are."""
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Every entry, in the order of binding."""
+        return iter(self._entries.values())
+
+    def get(self, key: BindingKey) -> Entry | None:
+        """The entry of a key."""
+        return self._entries.get(key)
+
+    def held_by(self, owner: Owner) -> tuple[Entry, ...]:
+        """Everything that one owner holds, by bind ID."""
+        return tuple(self._entries[key] for key in sorted(self._held.get(owner, ())))
+
+    def is_registered(self, owner: Owner) -> bool:
+        """Whether packets from this far end are expected at all."""
+        return owner in self._registered
+
+    def claims(self, flow: Flow) -> bool:
+        """Whether the local side of a flow belongs to a pool, leased or not."""
+        return any(claim.owns(flow) for claim in self._claims)
+
+    def claims_address(self, realm: int, address: Address) -> bool:
+        """Whether anything of an address belongs to a pool."""
+        return any(claim.realm == realm and address in claim.local for claim in self._claims)
+
+    def apply(self, effect: Register | Deregister | Bind | Extend | Prolong | Unbind) -> None:
+        """Carry out one effect.
+
+        Raises:
+            Conflict: a Bind of something that another binding holds.
+        """
+        match effect:
+            case Register():
+                self._registered.add(effect.registration.owner)
+            case Deregister():
+                self._registered.discard(effect.owner)
+            case Bind():
+                self.bind(effect.binding, expires_at=effect.lease.expires_at)
+            case Extend():
+                entry = self._entries.get(effect.key)
+                if entry is not None:
+                    self._entries[effect.key] = replace(entry, expires_at=effect.expires_at)
+            case Prolong():
+                pass
+            case Unbind():
+                self.unbind(effect.key)
+
+    def bind(self, binding: Binding, *, expires_at: float) -> None:
+        """Enter a binding; binding the same key again replaces it.
+
+        Raises:
+            Conflict: part of it is held under another key; nothing was changed.
+        """
+        for selector in binding.selectors:
+            holder = self.holder(selector)
+            if holder not in (None, binding.key):
+                raise Conflict(str(selector))
+        self.unbind(binding.key)
+        for selector in binding.selectors:
+            self._index(selector, binding.key)
+        self._entries[binding.key] = Entry(binding, expires_at)
+        self._held.setdefault(binding.key.owner, set()).add(binding.key)
+
+    def unbind(self, key: BindingKey) -> None:
+        """Remove a binding; a key that is not there is no error."""
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        for selector in entry.binding.selectors:
+            self._unindex(selector, key)
+        held = self._held[key.owner]
+        held.discard(key)
+        if not held:
+            del self._held[key.owner]
+
+    def lookup(self, flow: Flow) -> Entry | None:
+        """Find the binding that the local side of a flow belongs to, most specific first."""
+        if flow.kind is not None:
+            spans = self._by_demux.get((flow.realm, flow.local, flow.kind), [])
+            at = bisect_right(spans, flow.value, key=lambda span: span[0]) - 1
+            if at >= 0 and flow.value <= spans[at][1]:
+                return self._entries[spans[at][2]]
+        lengths = self._by_prefix.get(flow.realm, {})
+        for length in sorted(lengths, reverse=True):
+            shift = flow.local.family.bits - length
+            if shift >= 0:
+                key = lengths[length].get(Address(flow.local.family, flow.local.number >> shift << shift))
+                if key is not None:
+                    return self._entries[key]
+        return None
+
+    def holder(self, selector: Selector) -> BindingKey | None:
+        """Who holds any of what a selector names: the same prefix, or an overlapping value."""
+        if selector.kind is None:
+            return self._by_prefix.get(selector.realm, {}).get(selector.local.length, {}).get(selector.address)
+        for first, last, key in self._by_demux.get((selector.realm, selector.address, selector.kind), ()):
+            if any(low <= last and high >= first for low, high in selector.values.pairs):
+                return key
+        return None
+
+    def holds_address(self, owner: Owner, realm: int, address: Address) -> bool:
+        """Whether an owner holds anything of an address: what tells error 313 from 312."""
+        return any(
+            address in selector.local and selector.realm == realm
+            for entry in self.held_by(owner)
+            for selector in entry.binding.selectors
+        )
+
+    def tunnel_kinds(self, owner: Owner) -> frozenset[TunnelKind]:
+        """The tunnel types of everything that an owner holds."""
+        return frozenset(entry.binding.crossing.kind for entry in self.held_by(owner))
+
+    def _index(self, selector: Selector, key: BindingKey) -> None:
+        if selector.kind is None:
+            by_length = self._by_prefix.setdefault(selector.realm, {}).setdefault(selector.local.length, {})
+            by_length[selector.address] = key
+            return
+        spans = self._by_demux.setdefault((selector.realm, selector.address, selector.kind), [])
+        for first, last in selector.values.pairs:
+            insort(spans, (first, last, key))
+
+    def _unindex(self, selector: Selector, key: BindingKey) -> None:
+        if selector.kind is None:
+            by_length = self._by_prefix[selector.realm][selector.local.length]
+            del by_length[selector.address]
+            if not by_length:
+                del self._by_prefix[selector.realm][selector.local.length]
+            return
+        index = (selector.realm, selector.address, selector.kind)
+        spans = self._by_demux[index]
+        for first, last in selector.values.pairs:
+            spans.remove((first, last, key))
+        if not spans:
+            del self._by_demux[index]
+
+
+def whole(realm: int, address: Address) -> Selector:
+    """The selector of an address that is held whole (RSA-IP)."""
+    return Selector(realm=realm, local=Prefix.of(address))

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Verdicts: what a plane does with a packet, and why it drops one.
+
+Deciding and counting are one act: a drop has a ``Reason``, the reason is the counter,
+and its number is the kernel plane's (``enum reason`` in ``bpf/include/isthmus/abi.h``).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from isthmus.border.binding import Owner
+from isthmus.border.crossing import TunnelKind
+from isthmus.border.selector import Flow
+
+
+class Reason(enum.IntEnum):
+    """Why a packet left the path. Add at the end: numbers are shared with C.
+
+    Attributes:
+        rsip_code: The ERROR_RESPONSE that RFC 3103 §10.4 wants for it, or 0.
+        sentence: What happened, for ``isthmus explain``.
+    """
+
+    rsip_code: int
+    sentence: str
+
+    def __new__(cls, number: int, rsip_code: int, sentence: str) -> Reason:  # noqa: D102
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.rsip_code = rsip_code
+        member.sentence = sentence
+        return member
+
+    FORWARDED_INWARD = 0, 0, "The packet matched a binding and went into its tunnel."
+    FORWARDED_OUTWARD = 1, 0, "The packet came out of a tunnel, its source was its sender's to use, and it went on."
+    PASSED = 2, 0, "The packet is not isthmus's concern and went to the machine's own IP stack."
+    PUNTED = 3, 0, "The packet needs more than the fast path does and went to the reference plane."
+    REPLIED = 4, 0, "The packet was answered with an ICMP error and dropped."
+    MALFORMED = 5, 0, "A header does not parse: too short, a wrong version, or lengths that contradict each other."
+    NO_BINDING = 6, 0, "The destination is in a pool of this gateway and nobody holds it now."
+    LEASE_EXPIRED = 7, 0, "A binding matched, but its deadline has passed and nothing has renewed it."
+    NOT_CONTACTED = 8, 0, "The binding only admits peers that its host has written to, and this one it has not."
+    UNREGISTERED = 9, 301, "A tunnelled packet came from an address that has not registered."
+    WRONG_TUNNEL_TYPE = 10, 307, "A tunnelled packet came in another tunnel type than its binding's."
+    SOURCE_ADDRESS_NOT_LEASED = 11, 312, "The inner source address is not leased to the host that sent it."
+    SOURCE_PORT_NOT_LEASED = 12, 313, "The host shares this inner source address, but not this port, identifier or SPI."
+    REMOTE_ADDRESS_NOT_ALLOWED = 13, 314, "The flow policy of the binding does not allow this peer's address."
+    REMOTE_PORT_NOT_ALLOWED = 14, 315, "The flow policy of the binding allows this peer's address, but not this port."
+    TTL_EXCEEDED = 15, 0, "The time to live ran out at this border."
+    TOO_BIG = 16, 0, "The packet does not fit into the tunnel and forbids fragmentation."
+    FRAGMENT = 17, 0, "A fragment, which has no ports of its own; reassembly is not offered yet."
+    NO_DISCRIMINATOR = (
+        18,
+        0,
+        "A shared address carries TCP, UDP and ICMP only; this protocol has nothing to tell hosts apart by.",
+    )
+    UNKNOWN_TUNNEL_PEER = 19, 0, "A tunnelled packet came to a host from somebody who is not its gateway."
+    NOT_OUR_LEASE = 20, 0, "A tunnelled packet came to a host for an address or port that it does not hold."
+    FORGED_QUOTE = 21, 0, "An ICMP error from a host quotes a packet that was never addressed to one of its leases."
+    FORBIDDEN_DESTINATION = (
+        22,
+        0,
+        "The inner destination is one no packet may leave for: loopback, multicast, broadcast, or zero.",
+    )
+    NO_ROUTE = 23, 0, "There is no route or no neighbour for where the packet should go."
+
+    @property
+    def is_drop(self) -> bool:
+        """Whether a packet that left by this reason was discarded."""
+        return self >= Reason.MALFORMED
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send these packets on, in order, into a realm."""
+
+    realm: int
+    packets: tuple[bytes, ...]
+    "Complete IP packets, without link header."
+    reason: Reason
+    "FORWARDED_INWARD or FORWARDED_OUTWARD."
+    device: str | None = None
+    "Where a host delivers: the device of the binding, if it is not the realm's."
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Drop the packet and send this one back to where it came from."""
+
+    realm: int
+    packet: bytes
+    reason: Reason
+    "Why: TTL_EXCEEDED, TOO_BIG."
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Discard the packet; the reason is counted, and told to the protocol where it is a violation."""
+
+    reason: Reason
+    violation: Violation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Leave the packet to the machine's own IP stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Punt:
+    """The fast path hands the packet to the reference plane."""
+
+
+Verdict = Forward | Reply | Drop | Pass | Punt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """A host's misuse of the data plane, told to its gateway's state machine (RFC 3103 §10.4)."""
+
+    reason: Reason
+    owner: Owner
+    "Who sent it, by the outer source address."
+    flow: Flow | None
+    "The inner packet, as far as it could be read."
+    tunnel_kind: TunnelKind | int
+    "The tunnel type that it came in; a bare number where RSIP has no name for it."

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The kernel plane: the decisions of plane.reference in eBPF, loaded, fed and read from here."""
