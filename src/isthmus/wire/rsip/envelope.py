@@ -18,7 +18,7 @@ the right ones"; hence parsing has two steps, this one and ``message.parse_messa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias
 
 from isthmus.errors import Truncated, WireError
 from isthmus.wire.cursor import Reader, Writer
@@ -37,7 +37,7 @@ from isthmus.wire.rsip.value import NumberParameter
 
 HEADER_OCTETS = 4
 _MESSAGE_TYPES = {int(member): member for member in MessageType}
-_N = TypeVar("_N", bound=NumberParameter)
+_Kind: TypeAlias = type[NumberParameter]
 
 
 class MessageError(WireError):
@@ -83,7 +83,7 @@ class Envelope:
     parameters: tuple[Parameter, ...] = ()
     "In the order of the wire, unknown ones included."
 
-    def _first(self, kind: type[_N]) -> int | None:
+    def _first(self, kind: _Kind) -> int | None:
         for parameter in self.parameters:
             if isinstance(parameter, kind):
                 return parameter.value

@@ -13,13 +13,13 @@ are there and their order is wrong, BAD_MESSAGE.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from isthmus.address import Address, Prefix
 from isthmus.wire.rsip.codes import AddressType, ErrorCode, QueryIndicator
-from isthmus.wire.rsip.parameter import Indicator, Parameter, RsipAddress, number_of
+from isthmus.wire.rsip.parameter import Indicator, Parameter, RsipAddress, UnknownParameter, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -138,6 +138,13 @@ class QueryTuple:
             raise GrammarError(ErrorCode.BAD_PARAM, "QueryTuple", index=index, problem=str(error)) from error
 
 
+def _key(item: Parameter | QueryTuple) -> int:
+    """What ``order`` calls a parameter: its type, that of its Indicator, or 0 if it is unknown."""
+    if isinstance(item, UnknownParameter):
+        return 0
+    return number_of(item.indicator if isinstance(item, QueryTuple) else item)
+
+
 class Grammar:
     """What one class of messages is made of, read off its fields.
 
@@ -154,10 +161,11 @@ class Grammar:
         self._required: list[tuple[str, type[Parameter]]] = []
         self._optional: dict[type, tuple[str, bool]] = {}
         "Class of a parameter, to the field it goes to and whether it may be repeated."
-        self._allowed: dict[type, float] = Counter()
-        own = [field for field in fields(message) if field.name not in last + skip]
-        for field in own + [field for field in fields(message) if field.name in last]:
-            hint = hints[field.name]
+        self._allowed: defaultdict[type, float] = defaultdict(float)
+        declared = {field.name: field for field in fields(message) if field.name not in skip}
+        # The class's own order: a field that it shares with its base would otherwise stand where the base has it.
+        for field_name in (*(name for name in message.__annotations__ if name in declared), *last):
+            field, hint = declared[field_name], hints[field_name]
             if field.default is MISSING:
                 self._required.append((field.name, hint))
                 self._allowed[hint] += 1
@@ -196,7 +204,7 @@ class Grammar:
             name, repeated = self._optional.get(type(parameter), ("", False))
             if not name or (not repeated and name in values):
                 raise self._explain(parameters, index)
-            order.append(number_of(parameter))
+            order.append(_key(parameter))
             if not repeated:
                 values[name] = parameter
                 index += 1
@@ -217,10 +225,9 @@ class Grammar:
             items = value if isinstance(value, tuple) else (value,)
             for item in items:
                 if item is not None:
-                    number = number_of(item.indicator if isinstance(item, QueryTuple) else item)
-                    waiting.setdefault(number, deque()).append(item)
+                    waiting.setdefault(_key(item), deque()).append(item)
         chosen: list[Parameter | QueryTuple] = []
-        chosen.extend(waiting[number].popleft() for number in order if waiting.get(number))
+        chosen.extend(waiting[key].popleft() for key in order if waiting.get(key))
         for rest in waiting.values():
             chosen.extend(rest)
         for item in chosen:
@@ -245,7 +252,8 @@ class Grammar:
             if counts[kind] < 0:
                 problem = f"required {kind.__name__} is absent"
                 return GrammarError(ErrorCode.MISSING_PARAM, name, index=len(parameters), problem=problem)
-        if index is not None and type(parameters[index]) not in self._optional:
-            problem = "belongs to no indicator" if index else "stands in the wrong place"
-            return GrammarError(ErrorCode.EXTRA_PARAM, type(parameters[index]).__name__, index=index, problem=problem)
+        if index is not None:
+            # Only the address of a query tuple may be there often and yet stand in a wrong place.
+            field, problem = type(parameters[index]).__name__, "has no indicator in front of it"
+            return GrammarError(ErrorCode.EXTRA_PARAM, field, index=index, problem=problem)
         return GrammarError(ErrorCode.BAD_MESSAGE, "parameters", index=0, problem="required parameters in wrong order")
