@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``isthmus run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD [ARG]...", help="The program to run.")],
+    *,
+    socket: Annotated[Path | None, typer.Option(help="Control socket of the host daemon.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The host daemon's configuration, to find its socket.")] = None,
+    gateway: Annotated[str | None, typer.Option(help="Without a daemon: the RSIP gateway's address.")] = None,
+    interface: Annotated[str | None, typer.Option(help="Without a daemon: the interface toward the gateway.")] = None,
+    transport: Annotated[str, typer.Option(help="Without a daemon: udp or tcp.")] = "udp",
+    ports: Annotated[
+        int, typer.Option(min=1, max=255, help="Ports to lease at first, and whenever they run short.")
+    ] = 64,
+    whole: Annotated[bool, typer.Option("--whole", help="Lease a whole address (RSA-IP).")] = False,
+    dns: Annotated[str | None, typer.Option(help="A DNS server for the program.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Say on standard error what was leased.")] = False,
+) -> None:
+    """Run one unmodified program on a leased address and port range, in a namespace of its own.
+
+    The program sees one interface with the leased address. Its connections use ports of the
+    lease; when half of them are in use, more are asked for. Its exit status is passed on, and what was
+    leased is given back when it ends. Needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN: it makes a
+    network namespace).
+    """
+    from contextlib import ExitStack
+
+    from isthmus.address import Address
+    from isthmus.daemon.control import find_socket
+    from isthmus.daemon.program import Program, route_to, temporary_agent
+
+    with ExitStack() as stack:
+        if gateway is not None:
+            far = Address.parse(gateway)
+            near = interface or route_to(far)
+            where = stack.enter_context(temporary_agent(gateway=far, interface=near, transport=transport))
+        else:
+            where = find_socket(socket, config)
+        program = Program(where, ports=ports, whole=whole)
+        stack.callback(program.close)
+        if show:
+            held = program.grant.ports or "all ports"
+            typer.echo(f"isthmus: {program.grant.address} {held}", err=True)
+        status = program.run(command, resolver=Address.parse(dns) if dns else None)
+    raise typer.Exit(status)

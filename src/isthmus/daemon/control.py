@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The local control socket: one JSON object a line, request and response.
+
+``{"do": "leases"}`` is answered ``{"ok": true, "result": ...}`` or ``{"ok": false,
+"error": "..."}``. A connection may hold something (a lease of ``isthmus run``) that ends
+with it, and may be sent ``{"event": ...}`` lines between responses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from isthmus.errors import IsthmusError
+
+LINE_LIMIT = 1 << 20
+"""Longest request in octets."""
+
+
+class ControlError(IsthmusError):
+    """A request to a daemon that failed; the message is the daemon's, or says why there was none."""
+
+
+class Connection:
+    """One client of the socket, as a handler sees it."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.closing: list[Callable[[], None]] = []
+        "Called when the client has gone."
+
+    def push(self, event: Mapping[str, Any]) -> None:
+        """Send an event line; a client that has gone or does not read misses it."""
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps(event).encode() + b"\n")
+
+
+Handler = Callable[[dict[str, Any], Connection], Awaitable[Any]]
+
+
+class ControlServer:
+    """Serves the socket of one daemon."""
+
+    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+        self._path = path
+        self._handlers = handlers
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen; a socket file that nobody listens on any more is replaced.
+
+        Raises:
+            ControlError: another daemon of this name is running.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.exists():
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(self._path))
+                raise ControlError(f"{self._path}: another isthmus of this name is running")
+            self._path.unlink()
+        before = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=LINE_LIMIT)
+        finally:
+            os.umask(before)
+
+    async def stop(self) -> None:
+        """Stop listening and remove the socket file."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(writer)
+        try:
+            while line := await reader.readline():
+                writer.write(json.dumps(await self._answer(line, connection)).encode() + b"\n")
+                await writer.drain()
+        except (OSError, ValueError):
+            pass
+        finally:
+            for each in connection.closing:
+                each()
+            writer.close()
+
+    async def _answer(self, line: bytes, connection: Connection) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            handler = self._handlers.get(request["do"])
+            if handler is None:
+                return {"ok": False, "error": f"{request['do']!r} is not one of {', '.join(sorted(self._handlers))}"}
+            return {"ok": True, "result": await handler(request, connection)}
+        except IsthmusError as error:
+            return {"ok": False, "error": str(error)}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return {"ok": False, "error": f"not a request: {error!r}"}
+
+
+class ControlClient:
+    """A connection to a daemon, for those that hold something or wait for events."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Connect.
+
+        Raises:
+            ControlError: nobody listens there.
+        """
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            hint = "start it with 'isthmus up CONFIG', or name its socket with --socket"
+            raise ControlError(f"{path}: no isthmus answers here ({error.strerror}); {hint}") from error
+        self._file = self._socket.makefile("rwb")
+        self.events: list[dict[str, Any]] = []
+        "Events that arrived while a response was waited for."
+
+    def request(self, request: Mapping[str, Any]) -> Any:
+        """Ask and wait.
+
+        Raises:
+            ControlError: the daemon refused, or went away.
+        """
+        try:
+            self._file.write(json.dumps(request).encode() + b"\n")
+            self._file.flush()
+            while line := self._file.readline():
+                answer = json.loads(line)
+                if "event" in answer:
+                    self.events.append(answer)
+                elif answer["ok"]:
+                    return answer["result"]
+                else:
+                    raise ControlError(answer["error"])
+        except (OSError, ValueError) as error:
+            raise ControlError(f"the daemon went away: {error}") from error
+        raise ControlError("the daemon went away without an answer")
+
+    def close(self) -> None:
+        """Hang up; what this connection holds ends."""
+        self._file.close()
+        self._socket.close()
+
+
+def call(path: Path | str, request: Mapping[str, Any]) -> Any:
+    """Ask a daemon one thing.
+
+    Raises:
+        ControlError: nobody listens, or the daemon refused.
+    """
+    client = ControlClient(path)
+    try:
+        return client.request(request)
+    finally:
+        client.close()
+
+
+def find_socket(
+    socket_path: Path | None = None, config: Path | None = None, *, run: Path = Path("/run/isthmus")
+) -> Path:
+    """Find the control socket that a command means.
+
+    Args:
+        socket_path: What ``--socket`` said.
+        config: What ``--config`` said.
+        run: Where daemons put their sockets by default.
+
+    Raises:
+        ControlError: there is none, or more than one.
+        ConfigError: the configuration is wrong.
+    """
+    if socket_path is not None:
+        return socket_path
+    if config is not None:
+        from isthmus.daemon.config import load
+
+        return load(config).control_socket
+    found = sorted(run.glob("*.sock"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ControlError(
+            f"no isthmus runs here ({run} has no socket): start one with 'isthmus up CONFIG', or give --socket"
+        )
+    raise ControlError(f"several run here: choose one with --socket from {', '.join(map(str, found))}")

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The daemon: one process, one configuration, the roles that it names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from typing import Protocol
+
+from isthmus.daemon.clock import Clock
+from isthmus.daemon.config import Config
+from isthmus.daemon.control import ControlServer, Handler
+from isthmus.daemon.messages import Message, configure, log
+
+
+class Role(Protocol):
+    """Something that the daemon does: gateway or host."""
+
+    async def start(self) -> None:
+        """Begin to serve."""
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+
+    def stop(self) -> None:
+        """Let go of everything."""
+
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """What the control socket answers for it."""
+
+
+def serve(config: Config, *, verbose: bool = False) -> None:
+    """Run the daemon until SIGTERM, SIGINT or SIGHUP.
+
+    Raises:
+        IsthmusError: it could not start; what it had made is gone again.
+    """
+    configure(verbose=verbose)
+    asyncio.run(_serve(config))
+
+
+async def _serve(config: Config) -> None:
+    clock = Clock(config.isthmus.run / f"{config.isthmus.name}.clock")
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(clock.forget)
+        roles: list[Role] = []
+        handlers: dict[str, Handler] = {}
+        control = ControlServer(config.control_socket, handlers)
+        await control.start()
+        stack.push_async_callback(control.stop)
+        for make in _roles(config):
+            role = make(config, clock)
+            stack.callback(role.stop)
+            handlers.update(role.handlers)
+            roles.append(role)
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(each, stopping.set)
+        for role in roles:
+            await role.start()
+        log(Message.READY, name=config.isthmus.name, roles=[type(role).__name__ for role in roles])
+        print("ready", flush=True)  # noqa: T201 - whoever started us waits for this line
+        await _until(stopping, roles)
+        log(Message.STOPPING, name=config.isthmus.name)
+
+
+def _roles(config: Config) -> list[type]:
+    roles: list[type] = []
+    if config.gateway is not None:
+        from isthmus.daemon.gateway import GatewayRole
+
+        roles.append(GatewayRole)
+    if config.host is not None:
+        from isthmus.daemon.host import HostRole
+
+        roles.append(HostRole)
+    return roles
+
+
+async def _until(stopping: asyncio.Event, roles: list[Role]) -> None:
+    """Run the roles until asked to stop; a role that fails ends the daemon with its error."""
+    running = [asyncio.ensure_future(role.run()) for role in roles]
+    wait = asyncio.ensure_future(stopping.wait())
+    done, _ = await asyncio.wait([wait, *running], return_when=asyncio.FIRST_COMPLETED)
+    for task in (wait, *running):
+        task.cancel()
+    await asyncio.gather(wait, *running, return_exceptions=True)
+    for task in done - {wait}:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+    sys.stdout.flush()

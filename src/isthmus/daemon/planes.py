@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The plane of this machine: the kernel's where it can be had, with the reference plane behind it; else that alone."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from isthmus.border.effect import Bind, Register
+from isthmus.border.realm import Border
+from isthmus.border.verdict import Reason, Violation
+from isthmus.daemon.clock import Clock
+from isthmus.daemon.config import Config
+from isthmus.daemon.messages import Message, log
+from isthmus.daemon.offloop import off_loop
+from isthmus.errors import PlaneError
+from isthmus.plane import Programmable
+from isthmus.plane.link import Port
+from isthmus.plane.link.port import PuntPort, turn_offloads_off
+from isthmus.plane.link.userspace import UserspacePlane
+from isthmus.plane.reference import AdmitAll
+
+if TYPE_CHECKING:
+    from isthmus.plane.kernel import KernelPlane
+
+
+class MachinePlane:
+    """Either plane, or both as fast path and slow path, in the event loop of the daemon.
+
+    Args:
+        config: Says which plane is wanted.
+        border: What the planes must know.
+        clock: Seconds since 1970.
+
+    Raises:
+        PlaneError: the plane that the configuration insists on cannot be had, or neither can.
+    """
+
+    def __init__(self, config: Config, border: Border, clock: Clock) -> None:
+        self._border = border
+        self._clock = clock
+        self._name = f"ist{hashlib.sha256(str(config.control_socket).encode()).hexdigest()[:8]}"
+        self._pin = config.isthmus.run / "bpf" / config.isthmus.name
+        self._fast: KernelPlane | None = None
+        self._watched: dict[int, Port] = {}
+        self._tell: Callable[[Iterable[Violation]], None] = lambda _violations: None
+        self._open(config.isthmus.plane)
+
+    @off_loop
+    def _open(self, wanted: str) -> None:
+        reason = f'plane = "{wanted}"'
+        if wanted != "reference":
+            try:
+                self._open_kernel()
+            except PlaneError as error:
+                if wanted == "kernel":
+                    raise
+                reason = str(error)
+        if self._fast is None:
+            self._slow = UserspacePlane.alone(self._border, self._name)
+        log(Message.PLANE_CHOSEN, plane=self.kind, because=reason)
+
+    def _open_kernel(self) -> None:
+        from isthmus.plane.kernel import KernelPlane
+
+        ports = {
+            realm.number: PuntPort(f"{self._name}{realm.number}")
+            for realm in self._border.realms
+            if realm.interface is not None
+        }
+        try:
+            self._fast = KernelPlane(
+                self._border,
+                pin=self._pin,
+                boot_offset=self._clock.boot_offset or 0.0,
+                punt={number: port.index for number, port in ports.items()},
+            )
+        except BaseException:
+            for port in ports.values():
+                port.close()
+            raise
+        self._slow = UserspacePlane(self._border, ports, contacts=AdmitAll(), take_devices=False)
+
+    @property
+    def kind(self) -> str:
+        """``kernel`` or ``reference``."""
+        return "reference" if self._fast is None else "kernel"
+
+    @off_loop
+    def prepare_device(self, stack_end: str) -> None:
+        """Make the stack's end of a device fit: a plane in user space must see finished packets."""
+        if self._fast is None:
+            turn_offloads_off(stack_end)
+
+    @off_loop
+    def reconcile(self, standing: Iterable[Register | Bind]) -> None:
+        """Let the plane hold this and nothing else; what it holds already is not disturbed."""
+        standing = tuple(standing)
+        if self._fast is not None:
+            self._fast.reconcile(standing)
+        self._slow.apply(standing)
+
+    def start(self, tell: Callable[[Iterable[Violation]], None]) -> None:
+        """Begin to serve ports and to report violations from within the running event loop."""
+        self._tell = tell
+        if self._fast is not None:
+            asyncio.get_running_loop().add_reader(self._fast.fileno(), self._report)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Wait on the ports that there are now."""
+        loop = asyncio.get_running_loop()
+        ports = {port.fileno(): port for port in self._slow.ports()}
+        for descriptor in [each for each in self._watched if self._watched[each] is not ports.get(each)]:
+            loop.remove_reader(descriptor)
+            del self._watched[descriptor]
+        for descriptor, port in ports.items():
+            if descriptor not in self._watched:
+                self._watched[descriptor] = port
+                loop.add_reader(descriptor, self._serve, port)
+
+    def _serve(self, port: Port) -> None:
+        self._slow.service(port, now=self._clock.now())
+        self._report()
+
+    def _report(self) -> None:
+        seen = self.events()
+        if seen:
+            self._tell(seen)
+
+    def apply(self, effects: Iterable[Programmable]) -> None:
+        """Carry out effects in order; see ``plane.Plane``."""
+        effects = tuple(effects)
+        if effects:
+            self._apply(effects)
+            if self._fast is None:
+                self._watch()
+
+    @off_loop
+    def _apply(self, effects: tuple[Programmable, ...]) -> None:
+        if self._fast is not None:
+            self._fast.apply(effects)
+        self._slow.apply(effects)
+
+    def counters(self) -> Mapping[Reason, int]:
+        """Packets by reason; what the fast path punted is counted by what became of it, too."""
+        total = dict(self._slow.counters())
+        if self._fast is not None:
+            for reason, count in self._fast.counters().items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+    def events(self) -> list[Violation]:
+        """The violations seen since the last call, oldest first."""
+        return [*(self._fast.events() if self._fast is not None else ()), *self._slow.events()]
+
+    def close(self) -> None:
+        """Let go; what is pinned goes on forwarding."""
+        self._unwatch()
+        self._close(everything=False)
+
+    def destroy(self) -> None:
+        """Take the plane away: detach, unpin, remove ports and rules."""
+        self._unwatch()
+        self._close(everything=True)
+
+    @off_loop
+    def _close(self, *, everything: bool) -> None:
+        if self._fast is not None and everything:
+            self._fast.destroy()
+        elif self._fast is not None:
+            self._fast.close()
+        self._slow.close()
+
+    def _unwatch(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        for descriptor in self._watched:
+            loop.remove_reader(descriptor)
+        self._watched.clear()
+        if self._fast is not None:
+            loop.remove_reader(self._fast.fileno())

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The reference plane on a machine: it decides, ports carry.
+
+Two uses. Alone, with rules that steer packets into its ports: slow, and right on every
+machine that has veth and nftables. Behind the kernel plane, which redirects to the same ports what
+it punts: then there are no rules.
+
+=============================  ======================================================================
+verdict                        is carried out by
+=============================  ======================================================================
+Forward into a realm           its port; the machine routes it on
+Forward to a device            the device, whose program takes it
+Reply                          the port of the realm that it goes to
+Pass                           the port that the packet came by; the machine takes or routes it
+Drop                           nothing
+=============================  ======================================================================
+
+There is no loop in here: the driver waits on ``ports()`` and calls ``service``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from isthmus.border.effect import Bind, Unbind
+from isthmus.border.realm import Border, End
+from isthmus.border.verdict import Drop, Forward, Pass, Punt, Reason, Reply, Verdict, Violation
+from isthmus.errors import PlaneError
+from isthmus.plane import Programmable
+from isthmus.plane.link import Port
+from isthmus.plane.link.packet import PacketPort
+from isthmus.plane.link.port import PuntPort
+from isthmus.plane.link.steer import Steering
+from isthmus.plane.reference import Contacts, ReferencePlane
+
+
+class UserspacePlane:
+    """A reference plane with ports.
+
+    Args:
+        border: Realms, tunnel ends and claims.
+        ports: The port of each realm by its number; closed with the plane.
+        steering: The rules that fill the ports; None where something else does. Closed with the plane.
+        contacts: The memory of contacted peers; ``AdmitAll`` behind the kernel plane.
+        take_devices: Whether to read and write the devices of bindings; not behind the kernel plane.
+    """
+
+    def __init__(
+        self,
+        border: Border,
+        ports: Mapping[int, Port],
+        *,
+        steering: Steering | None = None,
+        contacts: Contacts | None = None,
+        take_devices: bool = True,
+    ) -> None:
+        self._reference = ReferencePlane(border, contacts)
+        self._ports = dict(ports)
+        self._steering = steering
+        self._take_devices = take_devices
+        self._devices: dict[str, tuple[int, PacketPort]] = {}
+        self._host_realms = {realm.number for realm in border.realms if realm.end is End.HOST}
+        self._lost = 0
+
+    @classmethod
+    def alone(cls, border: Border, name: str = "isthmus") -> UserspacePlane:
+        """Make ports and rules for every realm that has an interface.
+
+        Args:
+            border: Realms, tunnel ends and claims.
+            name: Ports are called by it and the number of their realm, the rules' table ``isthmus_NAME``.
+
+        Raises:
+            PlaneError: something could not be made; nothing is left behind.
+        """
+        ports: dict[int, PuntPort] = {}
+        try:
+            for realm in border.realms:
+                if realm.interface is not None:
+                    ports[realm.number] = PuntPort(f"{name}{realm.number}")
+            steering = Steering(name, border, {number: port.name for number, port in ports.items()})
+        except BaseException:
+            for port in ports.values():
+                port.close()
+            raise
+        return cls(border, ports, steering=steering)
+
+    @property
+    def reference(self) -> ReferencePlane:
+        """The plane that decides."""
+        return self._reference
+
+    @property
+    def lost(self) -> int:
+        """Packets that were decided on and that no port took."""
+        return self._lost
+
+    def apply(self, effects: Iterable[Programmable]) -> None:
+        """Carry out effects in order; then devices and rules follow.
+
+        Raises:
+            PlaneError: the plane cannot; what was applied before the failing effect stands.
+        """
+        try:
+            changed = False
+            for effect in effects:
+                self._reference.apply((effect,))
+                changed = changed or isinstance(effect, Bind | Unbind)
+        finally:
+            if changed:
+                self._follow()
+
+    def _follow(self) -> None:
+        """Take the devices that bindings name now, let go of the others, and widen the rules if they are too narrow."""
+        table = self._reference.table
+        if self._take_devices:
+            wanted = {entry.binding.device: entry.binding.realm for entry in table if entry.binding.device is not None}
+            for name in [name for name, (_, port) in self._devices.items() if name not in wanted or port.vanished]:
+                self._devices.pop(name)[1].close()
+            for name, realm in wanted.items():
+                if name not in self._devices:
+                    # A device that has vanished is no error: its programs have, too.
+                    with suppress(PlaneError):
+                        self._devices[name] = (realm, PacketPort(name))
+        if self._steering is not None:
+            self._steering.follow(table)
+
+    def ports(self) -> list[Port]:
+        """Whatever can be waited on, now; ask again after ``apply``."""
+        return [*self._ports.values(), *(port for _realm, port in self._devices.values())]
+
+    def service(self, port: Port, *, now: float, most: int = 64) -> int:
+        """Process what waits at a port.
+
+        Args:
+            port: One of ``ports()``; one that has been let go of since is no error.
+            now: Seconds since 1970.
+            most: How many packets at most, so that other ports have their turn.
+
+        Returns:
+            How many there were.
+        """
+        realm = self._realm_of(port)
+        if realm is None:
+            return 0
+        for count in range(most):
+            packet = port.receive()
+            if packet is None:
+                return count
+            self.carry_out(self._reference.process(realm, packet, now=now), packet, port)
+        return most
+
+    def carry_out(self, verdict: Verdict, packet: bytes, came_by: Port) -> None:
+        """Do what a verdict says; a packet that no port takes is lost, like on any wire."""
+        match verdict:
+            case Forward():
+                for each in verdict.packets:
+                    self._send(self._port_for(verdict), each, forwarded=verdict.realm not in self._host_realms)
+            case Reply():
+                self._send(self._ports.get(verdict.realm), verdict.packet, forwarded=True)
+            case Pass():
+                self._send(came_by, packet, forwarded=False)
+            case Drop() | Punt():
+                pass
+
+    def _port_for(self, verdict: Forward) -> Port | None:
+        """The device that a binding names, or the port of the realm where it names none."""
+        if verdict.device is None:
+            return self._ports.get(verdict.realm)
+        found = self._devices.get(verdict.device)
+        return found[1] if found is not None else None
+
+    def _send(self, port: Port | None, packet: bytes, *, forwarded: bool) -> None:
+        if port is None or not port.send(packet, forwarded=forwarded):
+            self._lost += 1
+
+    def _realm_of(self, port: Port) -> int | None:
+        for number, each in self._ports.items():
+            if each is port:
+                return number
+        for realm, each in self._devices.values():
+            if each is port:
+                return realm
+        return None
+
+    def counters(self) -> Mapping[Reason, int]:
+        """Packets by reason."""
+        return self._reference.counters()
+
+    def events(self) -> list[Violation]:
+        """The violations seen since the last call, oldest first."""
+        return self._reference.events()
+
+    def close(self) -> None:
+        """Remove rules, then ports: packets find their way past us before they find us gone."""
+        try:
+            if self._steering is not None:
+                self._steering.close()
+        finally:
+            for port in self.ports():
+                port.close()
+            self._ports.clear()
+            self._devices.clear()
+            self._reference.close()

@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The gateway's end of RSIP, without I/O and without a clock (RFC 3103 §5, §6, §9, §10).
+
+Three things push it: a message, a violation that a data plane saw, and time. It answers
+with effects (``border.effect``), which a driver carries out in their one order. The same
+calls with the same seed give the same effects.
+
+Every request runs through one fixed order of checks, since one error must be chosen
+(spec 6)::
+
+     1 transport (102)      5 parameters (207, 204, 205)    9 Client ID (305)
+     2 header (207)         6 counter on UDP (105)         10 grammar (202, 203, 201, 207)
+     3 version (106)        7 duplicate: old answer        11 Bind ID (306)
+     4 type (206, 208)      8 registered (301, 302, 304)   13 … 16 see ``allocation``
+
+A message is answered once or not at all. What has run out by ``now`` ends first, and its
+hosts are told by messages of their own, with counter 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from isthmus.address import Address
+from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
+from isthmus.border.effect import Effect, Ending, Peer, Remember, Send
+from isthmus.border.pool import Pool, Resource
+from isthmus.border.verdict import Violation
+from isthmus.errors import RemoteProtocolError, WireError
+from isthmus.rsip.client import Client, Transport
+from isthmus.rsip.policy import GatewayPolicy
+from isthmus.rsip.rate import RateLimit
+from isthmus.rsip.reliability import AnswerCache, Freshness
+from isthmus.rsip.request import UNASKED, Repeat, Request, Silence
+from isthmus.rsip.roster import Roster
+from isthmus.rsip.service import Service
+from isthmus.rsip.states import CLIENT_REFUSAL, REQUESTED, ClientEvent, ClientState, Transition
+from isthmus.wire.rsip.codes import VERSION, ErrorCode, MessageType, Method, known
+from isthmus.wire.rsip.envelope import HEADER_OCTETS
+from isthmus.wire.rsip.message import (
+    DeregisterResponse,
+    Envelope,
+    ErrorResponse,
+    FreeResponse,
+    Message,
+    MessageError,
+    emit,
+    parse_envelope,
+)
+from isthmus.wire.rsip.parameter import BindId, ClientId, Error, MessageCounter
+
+_AT_ONCE: frozenset[ErrorCode] = frozenset({ErrorCode.REGISTER_FIRST, ErrorCode.ALREADY_REGISTERED})
+"""Refusals of the state table that are answered at step 8; 306 waits for step 11."""
+_METHODS: dict[MessageType, Method] = {
+    MessageType.ASSIGN_REQUEST_RSA_IP: Method.RSA_IP,
+    MessageType.ASSIGN_REQUEST_RSAP_IP: Method.RSAP_IP,
+    MessageType.ASSIGN_REQUEST_RSIPSEC: Method.RSIPSEC,
+}
+
+
+class Gateway:
+    """Serves the hosts of one near realm with the resources of one pool."""
+
+    def __init__(
+        self,
+        *,
+        realm_near: int,
+        realm: int,
+        tunnel_end: Address,
+        pool: Pool,
+        policy: GatewayPolicy,
+        tunnel_mtu: int,
+        seed: int,
+        trace: Callable[[Transition], None] | None = None,
+    ) -> None:
+        """Start with nobody registered.
+
+        Args:
+            realm_near: Number of the realm that the hosts are in.
+            realm: Number of the realm whose addresses are leased; the pool's.
+            tunnel_end: Our address in the near realm at which tunnels end.
+            pool: What is leased.
+            policy: To whom, and how.
+            tunnel_mtu: Largest inner packet that IP-IP carries whole, in octets; GRE's is that much smaller.
+            seed: Where the Client IDs begin; a driver takes it from the operating system.
+            trace: Gets one record for every change of state.
+        """
+        if pool.realm != realm:
+            raise ValueError(f"the pool is of realm {pool.realm}, not {realm}")
+        self._realm_near = realm_near
+        self._policy = policy
+        self._pool = pool
+        self._roster = Roster(
+            near=realm_near, tunnel_end=tunnel_end, tunnel_mtu=tunnel_mtu, pool=pool, seed=seed, trace=trace
+        )
+        self._service = Service(policy=policy, pool=pool, roster=self._roster, tunnel_end=tunnel_end)
+        self._answers = AnswerCache()
+        self._requests = RateLimit(policy.requests_per_second, burst=policy.requests_burst)
+        self._errors = RateLimit(policy.errors_per_second)
+
+    def __len__(self) -> int:
+        """How many hosts are registered."""
+        return len(self._roster)
+
+    # What comes in
+
+    def receive_datagram(self, data: bytes, peer: Peer, *, now: float) -> None:
+        """Take one UDP datagram, which is one message (RFC 3103 §9)."""
+        self._receive(data, peer, now)
+
+    def receive_message(self, data: bytes, peer: Peer, *, now: float) -> None:
+        """Take one message that was cut from a TCP stream; ``peer.connection`` says which."""
+        self._receive(data, peer, now)
+
+    def receive_broken_stream(self, error: WireError, peer: Peer, *, now: float) -> None:
+        """Answer a TCP stream that cannot be cut into messages; the driver closes it afterwards (spec 2)."""
+        self.handle_timer(now=now)
+        if peer.realm == self._realm_near and self._requests.allow(peer.owner, now=now):
+            code = error.code if isinstance(error, MessageError) else ErrorCode.BAD_MESSAGE
+            self._send(ErrorResponse(error=Error(code)), peer)
+
+    def connection_lost(self, peer: Peer) -> None:
+        """Forget a TCP connection. The registration stays: it has a lease of its own (spec 2)."""
+        # Silent: RFC 3103 does not say what a lost connection does to a registration.
+        client = self._roster.get(peer.owner)
+        if client is not None:
+            client.connections.pop(peer, None)
+
+    def report(self, violation: Violation, *, now: float) -> None:
+        """Tell a host that its packets were dropped (RFC 3103 §10.4: MUST), once a second for each error."""
+        self.handle_timer(now=now)
+        code = violation.reason.rsip_code
+        client = self._roster.get(violation.owner)
+        peer = client.peer if client is not None else self._departed(violation.owner, now)
+        if not code or peer is None or (client is not None and code == ErrorCode.REGISTER_FIRST):
+            # Silent: a host that never registered has no control port that we know of; it hears nothing.
+            return
+        if not self._errors.allow((violation.owner, code), now=now):
+            return
+        response = ErrorResponse(error=Error(code), message_counter=UNASKED if not peer.connection else None)
+        if client is not None:
+            bind_id = client.binding_of(violation.flow)
+            response = ErrorResponse(
+                error=Error(code),
+                message_counter=_unasked(client),
+                client_id=ClientId(client.client_id),
+                bind_id=None if bind_id is None else BindId(bind_id),
+            )
+        self._send(response, peer)
+
+    def get_timer(self) -> float | None:
+        """When ``handle_timer`` wants to be called next, in seconds since 1970."""
+        return self._roster.next_deadline()
+
+    def handle_timer(self, *, now: float) -> None:
+        """End what has run out: bindings (RFC 3103 §6, §9.13), registrations (§9.5.3)."""
+        while (due := self._roster.pop_due(now)) is not None:
+            owner = due.owner if isinstance(due, BindingKey) else due
+            client = self._roster.get(owner)
+            if client is None:
+                continue
+            if isinstance(due, BindingKey):
+                self._end(client, due.bind_id, Ending.EXPIRED, now=now)
+            else:
+                self._dismiss(client, Ending.EXPIRED, now=now)
+
+    def next_effects(self) -> tuple[Effect, ...]:
+        """Take what there is to do, in the order in which it arose."""
+        effects = tuple(self._roster.effects)
+        self._roster.effects.clear()
+        return effects
+
+    # What the operator does
+
+    def revoke(self, key: BindingKey, *, now: float) -> bool:
+        """End one binding and tell its host (RFC 3103 §9.13); False if there is no such binding."""
+        self.handle_timer(now=now)
+        client = self._roster.get(key.owner)
+        if client is None or key.bind_id not in client.bindings:
+            return False
+        self._end(client, key.bind_id, Ending.REVOKED, now=now)
+        return True
+
+    def dismiss(self, owner: Owner, *, now: float) -> bool:
+        """End one registration and tell its host (RFC 3103 §9.5); False if there is none."""
+        self.handle_timer(now=now)
+        client = self._roster.get(owner)
+        if client is None:
+            return False
+        self._dismiss(client, Ending.REVOKED, now=now)
+        return True
+
+    def restore(
+        self,
+        registrations: Iterable[Registration],
+        held: Iterable[tuple[Binding, Lease]],
+        answers: Iterable[Remember],
+        resting: Iterable[tuple[float, Resource]],
+        *,
+        now: float,
+    ) -> None:
+        """Go on where a gateway with the same store stopped. What has run out meanwhile ends by ``handle_timer``.
+
+        Args:
+            registrations: Who is registered.
+            held: What they hold.
+            answers: The last request of each that changed something, and its answer.
+            resting: What was given back and when, the oldest first.
+            now: Seconds since 1970.
+        """
+        self._roster.restore(registrations, held, now=now)
+        answered: dict[Owner, int] = {}
+        for each in answers:
+            self._answers.keep(each)
+            client = self._roster.get(each.owner)
+            if client is None:
+                self._answers.leave(each.owner, now=now)
+                continue
+            client.heard(Peer(each.owner.realm, each.owner.address, each.port), counted=True)
+            answered[each.owner] = _bind_id_in(each.answer)
+        for client in self._roster:
+            self._roster.leap(client.owner, answered.get(client.owner, 0))
+        for ended_at, resource in resting:
+            self._pool.restore_resting(resource, until=ended_at + self._pool.rest_seconds)
+
+    # The order of checks
+
+    def _receive(self, data: bytes, peer: Peer, now: float) -> None:
+        self.handle_timer(now=now)
+        # Silent: nothing of RSIP is served to the far realm (spec 19).
+        if peer.realm != self._realm_near:
+            return
+        request = Request(peer=peer, now=now)
+        before = len(self._roster.effects)
+        freshness = None
+        try:
+            self._check_rate(data, request)
+            envelope = self._open(data, request)
+            freshness = self._judge_freshness(data, envelope, request)
+            answer = emit(self._serve(envelope, request))
+        except (RemoteProtocolError, MessageError) as refusal:
+            answer = emit(self._refuse(refusal.code, request))
+        except Repeat as repeat:
+            answer = repeat.answer
+        except Silence:
+            return
+        if freshness is not None:
+            self._keep(data, answer, request, freshness=freshness, changed=len(self._roster.effects) > before)
+        self._roster.effects.append(Send(data=answer, peer=peer))
+
+    def _check_rate(self, data: bytes, request: Request) -> None:
+        """Do nothing for who asks for too much at a time (RFC 3103 §11)."""
+        if self._requests.allow(request.peer.owner, now=request.now):
+            return
+        # Silent: no error says "too fast". On UDP the host asks again by itself; on TCP it would wait for ever.
+        if request.udp:
+            raise Silence
+        self._open(data, request)
+        raise RemoteProtocolError(ErrorCode.UNKNOWN_ERROR, f"{request.peer.address} asks too often")
+
+    def _open(self, data: bytes, request: Request) -> Envelope:
+        """Steps 1 to 6: what can be said without knowing the host."""
+        fault: MessageError | None = None
+        envelope: Envelope | None = None
+        try:
+            envelope = parse_envelope(data)
+            kind: MessageType | int = envelope.type
+        except MessageError as error:
+            fault, kind = error, known(MessageType, error.message_type or 0)
+        read = envelope or fault
+        assert read is not None
+        request.counter = read.message_counter
+        request.client_id, request.bind_id = read.client_id, read.bind_id
+        if kind == MessageType.ERROR_RESPONSE or (fault is not None and self._is_stranger(request)):
+            # RFC 3103 §9.1: an error is never answered. Malformed datagrams of strangers neither (spec 6).
+            raise Silence
+        if request.udp and not self._policy.udp:
+            raise RemoteProtocolError(ErrorCode.USE_TCP, "UDP is not served")
+        if fault is not None and (not isinstance(kind, MessageType) or not _is_header_sound(data)):
+            raise fault
+        assert isinstance(kind, MessageType)
+        self._check_type(kind)
+        if envelope is None:
+            assert fault is not None
+            raise fault
+        if request.udp and request.counter is None:
+            raise RemoteProtocolError(ErrorCode.MESSAGE_COUNTER_REQUIRED, "no message counter on UDP")
+        if request.udp and not request.counter:
+            # Silent: 0 is for unasked messages (RFC 3103 §10.1); a request that has it has an illegal value.
+            raise RemoteProtocolError(ErrorCode.BAD_PARAM, "message counter 0 in a request")
+        return envelope
+
+    def _check_type(self, kind: MessageType) -> None:
+        """Step 4: what we are never sent, and what we do not offer."""
+        if kind not in REQUESTED:
+            # Silent: a response sent to a gateway is neither mandatory nor optional there (RFC 3103 §14).
+            raise RemoteProtocolError(ErrorCode.ILLEGAL_MESSAGE, f"{kind.name} is not for gateways")
+        method = _METHODS.get(kind)
+        served = kind in self._service.handlers or kind is MessageType.REGISTER_REQUEST
+        if not served or (method is not None and method not in self._policy.methods):
+            raise RemoteProtocolError(ErrorCode.UNSUPPORTED_MESSAGE, f"{kind.name} is not served")
+
+    def _judge_freshness(self, data: bytes, envelope: Envelope, request: Request) -> Freshness | None:
+        """Step 7. On TCP there are no duplicates."""
+        if not request.udp or request.counter is None:
+            return None
+        owner, port, counter = request.peer.owner, request.peer.port, request.counter
+        freshness, answer = self._answers.judge(
+            owner, port, counter=counter, kind=envelope.type, request=data, now=request.now
+        )
+        if freshness is Freshness.STALE:
+            raise Silence
+        if freshness is Freshness.DUPLICATE:
+            raise Repeat(answer)
+        return freshness
+
+    def _serve(self, envelope: Envelope, request: Request) -> Message:
+        """Steps 8 and 9; the handlers take the rest."""
+        client = self._roster.get(request.peer.owner)
+        event = REQUESTED[envelope.type]
+        code = CLIENT_REFUSAL[ClientState.UNREGISTERED if client is None else client.state].get(event)
+        if code in _AT_ONCE:
+            raise RemoteProtocolError(code, f"{envelope.type.name} in the wrong state")
+        if client is None:
+            return self._service.register(envelope, request)
+        transport = Transport.of(request.peer)
+        if client.transport not in (None, transport) and event is not ClientEvent.DEREGISTER:
+            # Silent: RFC 3103 §5 forbids to switch and names no error. A restarted host may still deregister.
+            switched = ErrorCode.USE_TCP if client.transport is Transport.TCP else ErrorCode.UNKNOWN_ERROR
+            raise RemoteProtocolError(switched, f"registered over {client.transport}")
+        if envelope.client_id is not None and envelope.client_id != client.client_id:
+            raise RemoteProtocolError(ErrorCode.BAD_CLIENT_ID, "the Client ID is another's")
+        if client.transport in (None, transport) and envelope.client_id is not None:
+            client.heard(request.peer, counted=request.counter is not None)
+        return self._service.handlers[envelope.type](client, request, envelope)
+
+    # What goes out
+
+    def _refuse(self, code: int, request: Request) -> ErrorResponse:
+        """Make the one error of a refused request (RFC 3103 §9.1); 302 tells the Client ID (§9.2.3: MUST)."""
+        if code == ErrorCode.ALREADY_REGISTERED:
+            client = self._roster.get(request.peer.owner)
+            request.client_id = None if client is None else client.client_id
+        return request.error(code)
+
+    def _keep(self, data: bytes, answer: bytes, request: Request, *, freshness: Freshness, changed: bool) -> None:
+        """Keep an answer for a copy of its request (RFC 3103 §10.1), and durably so if the request did something."""
+        owner = request.peer.owner
+        registered = self._roster.get(owner) is not None
+        if not changed and (not registered or freshness is Freshness.RESTART):
+            return
+        remember = Remember(
+            owner=owner, port=request.peer.port, counter=request.counter or 0, request=data, answer=answer
+        )
+        self._answers.keep(remember)
+        if changed:
+            self._roster.effects.append(remember)
+            if registered:
+                self._answers.stay(owner)
+            else:
+                self._answers.leave(owner, now=request.now)
+
+    def _end(self, client: Client, bind_id: int, ending: Ending, *, now: float) -> None:
+        """End a binding unasked (RFC 3103 §9.13)."""
+        self._roster.unbind(client, bind_id, ending=ending, now=now)
+        response = FreeResponse(
+            client_id=ClientId(client.client_id), bind_id=BindId(bind_id), message_counter=_unasked(client)
+        )
+        self._send(response, client.peer)
+
+    def _dismiss(self, client: Client, ending: Ending, *, now: float) -> None:
+        """End a registration unasked (RFC 3103 §9.5.3)."""
+        self._roster.dismiss(client, ending=ending, now=now)
+        self._answers.leave(client.owner, now=now)
+        response = DeregisterResponse(client_id=ClientId(client.client_id), message_counter=_unasked(client))
+        self._send(response, client.peer)
+
+    def _send(self, message: Message, peer: Peer | None) -> None:
+        if peer is not None:
+            self._roster.effects.append(Send(data=emit(message), peer=peer))
+
+    def _is_stranger(self, request: Request) -> bool:
+        """Whether a datagram came from an address that could not even register."""
+        return request.udp and self._policy.rule_for(request.peer.address) is None
+
+    def _departed(self, owner: Owner, now: float) -> Peer | None:
+        """Where a host that is not registered any more was heard a moment ago."""
+        port = self._answers.last_port(owner, now=now)
+        return None if port is None else Peer(owner.realm, owner.address, port)
+
+
+def _unasked(client: Client) -> MessageCounter | None:
+    """Counter 0 (RFC 3103 §10.1); none on a TCP connection whose host does not count."""
+    return UNASKED if client.counted else None
+
+
+def _is_header_sound(data: bytes) -> bool:
+    """Whether a fault lies behind the header, so that its message type can be trusted."""
+    return len(data) >= HEADER_OCTETS and data[0] == VERSION and int.from_bytes(data[2:4], "big") == len(data)
+
+
+def _bind_id_in(answer: bytes) -> int:
+    try:
+        return parse_envelope(answer).bind_id or 0
+    except MessageError:
+        return 0

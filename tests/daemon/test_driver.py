@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The driver keeps the order: persist, program, answer; unprogram, persist, answer."""
+
+import asyncio
+import sqlite3
+import threading
+
+import pytest
+
+from isthmus.address import Address, Prefix
+from isthmus.border.effect import Bind, Peer
+from isthmus.border.pool import Pool
+from isthmus.border.ranges import Ranges
+from isthmus.daemon.clock import Clock
+from isthmus.daemon.driver import GatewayDriver
+from isthmus.errors import PlaneError, StoreUnavailable
+from isthmus.rsip.gateway import Gateway
+from isthmus.rsip.policy import ClientRule, GatewayPolicy
+from isthmus.store import open_store
+from isthmus.wire.rsip.codes import ErrorCode
+from isthmus.wire.rsip.message import (
+    AssignRequestRsapIp,
+    AssignResponseRsapIp,
+    DeregisterRequest,
+    ErrorResponse,
+    RegisterRequest,
+    RegisterResponse,
+    emit,
+    parse,
+)
+from isthmus.wire.rsip.parameter import ClientId, MessageCounter, Ports, RsipAddress
+
+HOST = Peer(1, Address.parse("10.0.0.4"), 40001)
+
+
+class Plane:
+    """Records what it is told, in the journal that the store and the sockets write to as well."""
+
+    def __init__(self, journal):
+        self.journal = journal
+        self.fail = False
+
+    def apply(self, effects):
+        for effect in effects:
+            if self.fail and isinstance(effect, Bind):
+                raise PlaneError("the map is full")
+            self.journal.append(("plane", type(effect).__name__))
+
+    def counters(self):
+        return {}
+
+    def events(self):
+        return []
+
+    def close(self):
+        pass
+
+
+class Bench:
+    def __init__(self, path="memory:"):
+        self.journal = []
+        self.answers = []
+        self.store = open_store(str(path))
+        self.plane = Plane(self.journal)
+        commit = self.store.commit
+
+        def journalled(effects, *, now):
+            effects = tuple(effects)
+            self.before_commit()
+            commit(effects, now=now)
+            self.journal.append(("store", [type(each).__name__ for each in effects]))
+
+        self.store.commit = journalled
+        self.driver = GatewayDriver(
+            make_gateway=make_gateway, store=self.store, plane=self.plane, clock=Clock(), send=self.send
+        )
+
+    def before_commit(self):
+        pass
+
+    def send(self, data, peer):
+        self.journal.append(("send", type(parse(data)).__name__))
+        self.answers.append(parse(data))
+
+    async def until(self, count):
+        for _ in range(400):
+            if len(self.answers) >= count:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"{len(self.answers)} answers: {self.journal}")
+
+
+def make_gateway():
+    return Gateway(
+        realm_near=1,
+        realm=2,
+        tunnel_end=Address.parse("10.0.0.1"),
+        pool=Pool(2, shared=[(Address.parse("149.112.240.55"), Ranges.parse("10000-10255"))]),
+        policy=GatewayPolicy(clients=(ClientRule(prefix=Prefix.parse("10.0.0.0/8")),)),
+        tunnel_mtu=1480,
+        seed=1,
+    )
+
+
+def assign(client_id, counter, ports=16):
+    return emit(
+        AssignRequestRsapIp(
+            client_id=ClientId(client_id),
+            local_address=RsipAddress.any(),
+            local_ports=Ports.any_of(ports),
+            remote_address=RsipAddress.any(),
+            remote_ports=Ports.any_of(1),
+            message_counter=MessageCounter(counter),
+        )
+    )
+
+
+def conversation(bench, talk):
+    async def main():
+        task = asyncio.create_task(bench.driver.run())
+        try:
+            return await talk()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            bench.driver.stop()
+            bench.store.close()
+
+    return asyncio.run(main())
+
+
+async def register(bench):
+    bench.driver.datagram(emit(RegisterRequest(message_counter=MessageCounter(1))), HOST)
+    await bench.until(1)
+    assert isinstance(bench.answers[0], RegisterResponse)
+    return bench.answers[0].client_id.value
+
+
+def steps(journal, kind):
+    return [
+        at for at, (who, what) in enumerate(journal) if kind in (what if isinstance(what, list) else [what]) and who
+    ]
+
+
+@pytest.mark.parametrize("kind", ["memory:", "sqlite"])
+def test_a_yes_leaves_after_the_lease_is_durable_and_forwarding(tmp_path, kind):
+    bench = Bench(tmp_path / "leases.db" if kind == "sqlite" else kind)
+
+    async def talk():
+        client = await register(bench)
+        bench.driver.datagram(assign(client, 2), HOST)
+        await bench.until(2)
+        assert isinstance(bench.answers[1], AssignResponseRsapIp)
+        stored, programmed = (at for at in steps(bench.journal, "Bind"))
+        assert stored < programmed < steps(bench.journal, "AssignResponseRsapIp")[0]
+        assert bench.journal[stored][0] == "store"
+        bench.driver.datagram(
+            emit(DeregisterRequest(client_id=ClientId(client), message_counter=MessageCounter(3))), HOST
+        )
+        await bench.until(3)
+        unprogrammed, stored = (at for at in steps(bench.journal, "Unbind"))
+        assert bench.journal[unprogrammed][0] == "plane"
+        assert unprogrammed < stored < steps(bench.journal, "DeregisterResponse")[0]
+
+    conversation(bench, talk)
+
+
+def test_what_arrives_during_a_write_becomes_one_transaction():
+    bench = Bench()
+    gate = threading.Event()
+
+    async def talk():
+        client = await register(bench)
+        peers = [Peer(1, Address.parse(f"10.0.1.{each}"), 40001) for each in range(1, 21)]
+        for peer in peers:
+            bench.driver.datagram(emit(RegisterRequest(message_counter=MessageCounter(1))), peer)
+        await bench.until(21)
+        bench.before_commit = lambda: gate.wait(5)
+        before = bench.driver.batches
+        bench.driver.datagram(assign(client, 2), HOST)
+        await asyncio.sleep(0.05)
+        ids = {answer.client_id.value for answer in bench.answers} - {client}
+        # Client IDs were answered in the order of the requests.
+        ordered = [answer.client_id.value for answer in bench.answers[1:21]]
+        assert set(ordered) == ids
+        for peer, each in zip(peers, ordered, strict=True):
+            bench.driver.datagram(assign(each, 2, ports=1), peer)
+        await asyncio.sleep(0.05)
+        assert len(bench.answers) == 21, "nobody is answered before the disk has it"
+        gate.set()
+        await bench.until(42)
+        assert bench.driver.batches - before == 2
+
+    conversation(bench, talk)
+
+
+def test_a_store_that_fails_grants_nothing_and_says_104(tmp_path):
+    bench = Bench(tmp_path / "leases.db")
+
+    def full():
+        raise StoreUnavailable("leases.db: no space left on device")
+
+    async def talk():
+        client = await register(bench)
+        bench.before_commit = full
+        bench.driver.datagram(assign(client, 2), HOST)
+        await bench.until(2)
+        assert isinstance(bench.answers[1], ErrorResponse)
+        assert bench.answers[1].error.value == ErrorCode.INTERNAL_SERVER_ERROR
+        assert bench.answers[1].message_counter.value == 2
+        assert bench.store.leases() == ()
+        bench.before_commit = lambda: None
+        bench.driver.datagram(assign(client, 3), HOST)
+        await bench.until(3)
+        assert isinstance(bench.answers[2], AssignResponseRsapIp), (
+            "it goes on with the same client when the disk is back"
+        )
+        assert len(bench.store.leases()) == 1
+
+    conversation(bench, talk)
+
+
+def test_a_plane_that_fails_leaves_no_lease_behind(tmp_path):
+    bench = Bench(tmp_path / "leases.db")
+
+    async def talk():
+        client = await register(bench)
+        bench.plane.fail = True
+        bench.driver.datagram(assign(client, 2), HOST)
+        await bench.until(2)
+        assert bench.answers[1].error.value == ErrorCode.INTERNAL_SERVER_ERROR
+        assert bench.store.leases() == ()
+        bench.plane.fail = False
+        bench.driver.datagram(assign(client, 3), HOST)
+        await bench.until(3)
+        assert isinstance(bench.answers[2], AssignResponseRsapIp)
+
+    conversation(bench, talk)
+
+
+def test_a_restart_finds_the_same_client_and_bind_ids_and_repeats_the_answer(tmp_path):
+    path = tmp_path / "leases.db"
+    first = Bench(path)
+
+    async def before():
+        client = await register(first)
+        first.driver.datagram(assign(client, 2), HOST)
+        await first.until(2)
+        return client, first.answers[1]
+
+    client, answer = conversation(first, before)
+    second = Bench(path)
+    standing = second.driver.restore()
+    assert [type(each).__name__ for each in standing] == ["Register", "Bind"]
+    assert standing[1].binding.key.bind_id == answer.bind_id.value
+    assert standing[1].lease.client_id == client
+
+    async def after():
+        second.driver.datagram(assign(client, 2), HOST)
+        await second.until(1)
+        assert second.answers[0] == answer
+        assert not steps(second.journal, "Bind"), "a copy does nothing twice"
+
+    conversation(second, after)
+    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_lease_ends_by_itself_without_traffic(monkeypatch):
+    bench = Bench()
+
+    async def talk():
+        client = await register(bench)
+        bench.driver.datagram(assign(client, 2), HOST)
+        await bench.until(2)
+        clock = bench.driver._clock
+        real = clock.now
+        monkeypatch.setattr(clock, "now", lambda: real() + 100000)
+        bench.driver.nudge()
+        await bench.until(3)
+        assert steps(bench.journal, "Unbind")
+        assert [type(each).__name__ for each in bench.answers[2:]] == ["DeregisterResponse"]
+        assert all(each.message_counter.value == 0 for each in bench.answers[2:])
+
+    conversation(bench, talk)
