@@ -71,12 +71,7 @@ class MachinePlane:
             if realm.interface is not None
         }
         try:
-            self._fast = KernelPlane(
-                self._border,
-                pin=self._pin,
-                boot_offset=self._clock.boot_offset or 0.0,
-                punt={number: port.index for number, port in ports.items()},
-            )
+            self._fast = KernelPlane(self._border, pin=self._pin, boot_offset=self._clock.boot_offset or 0.0)
         except BaseException:
             for port in ports.values():
                 port.close()
@@ -100,6 +95,9 @@ class MachinePlane:
         standing = tuple(standing)
         if self._fast is not None:
             self._fast.reconcile(standing)
+            for realm in self._border.realms:
+                if realm.interface is not None:
+                    self._fast.attach(realm.number, realm.interface, punt=f"{self._name}{realm.number}")
         self._slow.apply(standing)
 
     def start(self, tell: Callable[[Iterable[Violation]], None]) -> None:

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
+from isthmus.address import Address
 from isthmus.border.binding import Binding, Lease, Owner
 from isthmus.border.effect import Peer
 from isthmus.border.pool import Resource
+from isthmus.border.ranges import Ranges
 from isthmus.border.selector import Flow, Kind
 from isthmus.rsip.states import ClientState
 from isthmus.wire.rsip.codes import LocalPolicy, RemotePolicy
@@ -93,3 +96,43 @@ def resource_of(binding: Binding) -> Resource:
     ports = next((each.values for each in binding.selectors if each.kind is Kind.PORT), None)
     spis = next((each.values for each in binding.selectors if each.kind is Kind.SPI), None)
     return Resource(realm=binding.realm, address=binding.address, ports=ports, spis=spis)
+
+
+def still_resting(
+    resting: Iterable[tuple[float, Resource]], held: Iterable[Resource], *, since: float
+) -> list[tuple[float, Resource]]:
+    """What of a history of givings-back must rest on, the oldest first.
+
+    The same port may have been given back, leased, and given back again: the last time
+    counts. What is held now does not rest, or the end of the rest would free it.
+
+    Args:
+        resting: When what was given back.
+        held: What is leased now.
+        since: What was given back before has rested.
+    """
+    ports: dict[Address, Ranges] = {}
+    spis: dict[Address, Ranges] = {}
+    whole: set[Address] = set()
+
+    def rest_of(resource: Resource) -> Resource | None:
+        address = resource.address
+        if resource.whole:
+            known = address in whole
+            whole.add(address)
+            return None if known else resource
+        none = Ranges(())
+        left = replace(
+            resource,
+            ports=(resource.ports or none) - ports.get(address, none),
+            spis=(resource.spis or none) - spis.get(address, none),
+        )
+        ports[address] = ports.get(address, none) | (left.ports or none)
+        spis[address] = spis.get(address, none) | (left.spis or none)
+        return left if left.ports or left.spis else None
+
+    for each in held:
+        rest_of(each)
+    newest_first = sorted((each for each in resting if each[0] > since), key=lambda each: each[0], reverse=True)
+    left = [(at, rest) for at, resource in newest_first if (rest := rest_of(resource)) is not None]
+    return left[::-1]

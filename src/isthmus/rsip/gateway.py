@@ -27,7 +27,7 @@ from isthmus.border.effect import Effect, Ending, Peer, Remember, Send
 from isthmus.border.pool import Pool, Resource
 from isthmus.border.verdict import Violation
 from isthmus.errors import RemoteProtocolError, WireError
-from isthmus.rsip.client import Client, Transport
+from isthmus.rsip.client import Client, Transport, resource_of, still_resting
 from isthmus.rsip.policy import GatewayPolicy
 from isthmus.rsip.rate import RateLimit
 from isthmus.rsip.reliability import AnswerCache, Freshness
@@ -208,6 +208,7 @@ class Gateway:
             resting: What was given back and when, the oldest first.
             now: Seconds since 1970.
         """
+        held = tuple(held)
         self._roster.restore(registrations, held, now=now)
         answered: dict[Owner, int] = {}
         for each in answers:
@@ -220,7 +221,8 @@ class Gateway:
             answered[each.owner] = _bind_id_in(each.answer)
         for client in self._roster:
             self._roster.leap(client.owner, answered.get(client.owner, 0))
-        for ended_at, resource in resting:
+        since = now - self._pool.rest_seconds
+        for ended_at, resource in still_resting(resting, (resource_of(each) for each, _ in held), since=since):
             self._pool.restore_resting(resource, until=ended_at + self._pool.rest_seconds)
 
     # The order of checks

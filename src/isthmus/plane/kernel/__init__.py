@@ -1,2 +1,25 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The kernel plane: the decisions of plane.reference in eBPF, loaded, fed and read from here."""
+"""The kernel plane: the same decisions as ``plane.reference``, in eBPF at TC.
+
+==============  ======================================================================
+module          holds
+==============  ======================================================================
+``plane``       ``KernelPlane``: effects into maps, interfaces, pins
+``image``       what the maps should hold, and in which order it changes
+``index``       bindings as entries and slice words
+``number``      first slices, endpoint numbers, owners' tags
+``maps``        values of the model as octets, by layout
+``pinned``      the program and its maps: loaded, pinned, adopted
+``trace``       events of the program as violations
+``attach``      filters at interfaces; netlink
+``btf``         layouts and enums out of the object
+``loader``      libbpf
+==============  ======================================================================
+
+The program is in ``bpf/``; ``docs/data-plane.md`` is the contract.
+"""
+
+from isthmus.plane.kernel.pinned import Sizes, ensure_bpffs
+from isthmus.plane.kernel.plane import KernelPlane
+
+__all__ = ["KernelPlane", "Sizes", "ensure_bpffs"]

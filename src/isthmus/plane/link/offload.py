@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from isthmus.checksum import checksum
+from isthmus.errors import WireError
 from isthmus.wire.ipv4 import Ipv4View
 from isthmus.wire.transport import Protocol, TcpFlag, transport_checksum
 
@@ -74,11 +75,12 @@ def finish(packet: bytes, left: Unfinished, link_octets: int) -> list[bytes]:
             found = 0xFFFF
         octets[at : at + 2] = found.to_bytes(2, "big")
         return [bytes(octets)]
-    view = Ipv4View.parse(packet)
-    transport_octets = {_TCP: (view.payload[12] >> 4) * 4, _UDP: 8}.get(left.cut)
-    if transport_octets is None or not left.size:
+    try:
+        view = Ipv4View.parse(packet)
+        transport_octets = {_TCP: (view.payload[12] >> 4) * 4, _UDP: 8}[left.cut]
+    except (WireError, IndexError, KeyError):
         return []
-    return _cut(view, transport_octets, left)
+    return _cut(view, transport_octets, left) if left.size else []
 
 
 def _cut(view: Ipv4View, transport_octets: int, left: Unfinished) -> list[bytes]:

@@ -91,9 +91,10 @@ class PuntPort(PacketPort):
             raise PlaneError(f"port {self._stack_end} has vanished") from error
 
     def close(self) -> None:
-        """Remove the pair."""
+        """Remove the pair, unless another has replaced it."""
         super().close()
-        _remove(self._stack_end)
+        if not self.vanished:
+            _remove(self._stack_end)
 
 
 def _create(name: str, mtu: int) -> None:

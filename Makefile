@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# The front door. Bare make prints what there is.
+
+PYTHON := .venv/bin/python
+
+help:
+	@sed -n 's/^\([a-z]*\): *.*## /\1\t/p' Makefile | expand -t 10
+
+run: ## two private hosts share one public address; stays up until Ctrl-C
+	./run
+
+test: ## every test there is
+	./test
+
+lint: ## style, types and storeys only
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+
+bpf: ## compile the eBPF programs
+	$(MAKE) -C bpf
+
+fuzz: ## feed mutated octets to the parsers: SECONDS=60
+	tools/fuzz.sh $(or $(SECONDS),60)
+
+soak: ## play every scenario again and again: ROUNDS=10
+	tools/soak.sh $(or $(ROUNDS),10)
+
+bench: ## measure, beside what people use today
+	$(PYTHON) -m isthmus bench forward
+	$(PYTHON) -m isthmus bench lease
+
+fresh: ## ./run --once and ./test inside a new Debian 12
+	tools/fresh.sh
+
+docs: ## write the help texts into the docs again
+	@if ls docs/*.md >/dev/null 2>&1; then .venv/bin/cog -r -P docs/*.md; fi
+
+.PHONY: help run test lint bpf fuzz soak bench fresh docs

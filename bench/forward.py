@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Forwarding, beside nftables masquerade: ``python bench/forward.py [--json] [--quick] [--only tcp|packets]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import packets
+import tcp
+from isthmus.errors import IsthmusError
+from report import Figure, publish
+
+METHOD = (
+    "Host, gateway and server in namespaces joined by veth; plain forwarding, nftables masquerade and isthmus (kernel"
+    " plane) in turn in the same namespaces, order shuffled, medians of {rounds} rounds. TCP: iperf3 for {seconds} s,"
+    " all three machines on the same cores. Small packets: UDP in IPv4 of 46 octets, outward, sent by live XDP frames"
+    " from core 0 faster than the gateway takes them; the gateway's receive thread alone on core 1; packets/s ="
+    " packets that reach the transmit side of wan0 (counted and dropped there) per second of that thread's run time,"
+    " {measured} s after {warm} s of warming up."
+)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one short round: shows that it works, proves nothing")
+    parser.add_argument("--only", choices=("tcp", "packets"))
+    parser.add_argument("--rounds", type=int)
+    options = parser.parse_args()
+    if os.geteuid():
+        print("bench forward needs root: it makes namespaces and loads eBPF", file=sys.stderr)
+        return 2
+    rounds = options.rounds or (1 if options.quick else 5)
+    seconds = 1 if options.quick else 2
+    timing = packets.Timing(0.2, 0.3) if options.quick else packets.Timing(0.7, 1.0)
+    figures: list[Figure] = []
+    try:
+        if options.only != "packets":
+            figures += tcp.measure(rounds=rounds, seconds=seconds)
+        if options.only != "tcp":
+            figures += packets.measure(rounds=rounds, timing=timing)
+    except IsthmusError as error:
+        print(f"bench forward: {error}", file=sys.stderr)
+        return 2
+    method = METHOD.format(rounds=rounds, seconds=seconds, measured=timing.measured, warm=timing.warm)
+    return publish("forward", figures, method, as_json=options.json)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The network that benchmarks measure in, and the ways for packets to cross its gateway."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from isthmus.border.ranges import Ranges
+from isthmus.lab import figure
+from isthmus.lab.lab import Lab
+from isthmus.lab.node import wait_until
+from isthmus.lab.scenario import Setting
+from isthmus.lab.scenarios import two_hosts
+from isthmus.lab.topology import OPEN_FORWARDING, Cable, End, LabError, Network, NodePlan
+
+FAR_MANY = "198.18.0.0/15"
+"""Destinations behind the server, for many flows (RFC 2544's own)."""
+FORWARD, NAT, ISTHMUS = "forwarding", "nftables masquerade", "isthmus"
+
+_USUAL_PORTS = (32768, 60999)
+_NFT = """
+table ip bench {
+  chain postrouting {
+    type nat hook postrouting priority 100; policy accept;
+    oifname "wan0" masquerade
+  }
+}
+"""
+
+
+def network(name: str) -> Network:
+    """Host, gateway, server, in a row; every offload as it comes."""
+    return Network(
+        name=name,
+        nodes=(
+            NodePlan(
+                name="gateway",
+                routes=(
+                    f"{figure.FAR} dev wan0 src {figure.SHARED}",
+                    "10.0.0.0/8 dev lan0",
+                    f"{FAR_MANY} via {figure.SERVER} dev wan0 onlink",
+                ),
+                sysctls=OPEN_FORWARDING | {"net.ipv4.ip_forward": "1"},
+            ),
+            NodePlan(
+                name="host",
+                routes=(f"{figure.FAR} via {figure.GATEWAY_NEAR} metric 100",),
+                sysctls=OPEN_FORWARDING,
+            ),
+            NodePlan(
+                name="server",
+                routes=(f"{figure.SHARED} dev eth0", f"10.0.0.0/8 via {figure.SHARED} dev eth0"),
+                sysctls=OPEN_FORWARDING,
+            ),
+        ),
+        cables=(
+            Cable(
+                End(node="host", interface="eth0", addresses=("10.0.0.4/24",)),
+                End(node="gateway", interface="lan0", addresses=(f"{figure.GATEWAY_NEAR}/24",)),
+            ),
+            Cable(
+                End(node="gateway", interface="wan0", addresses=(f"{figure.SHARED}/32",)),
+                End(node="server", interface="eth0", addresses=(f"{figure.SERVER}/24",)),
+            ),
+        ),
+    )
+
+
+@contextlib.contextmanager
+def masquerading(lab: Lab) -> Iterator[None]:
+    """Let the gateway be what people use today."""
+    gateway = lab["gateway"]
+    path = gateway.directory / "bench.nft"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_NFT, encoding="utf-8")
+    gateway.run("nft", "-f", str(path))
+    try:
+        yield
+    finally:
+        gateway.run("nft", "delete", "table", "ip", "bench")
+
+
+@contextlib.contextmanager
+def leasing(lab: Lab) -> Iterator[None]:
+    """Let the gateway and the host be isthmus, on the kernel plane."""
+    setting = Setting(plane="kernel")
+    lab["gateway"].up(figure.gateway_configuration(lab, setting, state="memory:"))
+    try:
+        lab["host"].up(figure.host_configuration(lab, setting, "host", ports=255))
+        if not wait_until(lambda: bool(two_hosts.leased_ports(lab)), 10, every=0.1):
+            raise LabError("the host got no lease within 10 seconds")
+        (ports,) = two_hosts.leased_ports(lab).values()
+        two_hosts.draw_ports_from(lab["host"], ports)
+        yield
+    finally:
+        two_hosts.draw_ports_from(lab["host"], Ranges.of(_USUAL_PORTS))
+        for name in ("host", "gateway"):
+            daemon = lab[name].daemons.pop("isthmus", None)
+            if daemon:
+                daemon.stop()
+
+
+@contextlib.contextmanager
+def crossing(lab: Lab, way: str) -> Iterator[None]:
+    """Set the gateway up for one of the three ways, and clear it again."""
+    with {NAT: masquerading, ISTHMUS: leasing}.get(way, contextlib.nullcontext)(lab):
+        yield

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The form in which every benchmark tells its figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One thing measured; None where a field does not apply."""
+
+    name: str
+    unit: str
+    ours: float | None
+    theirs: float | None = None
+    ratio: float | None = None
+    "Ours to theirs; for rates more is better, for times less."
+    goal: float | None = None
+    met: bool | None = None
+
+
+def compare(name: str, unit: str, ours: Sequence[float], theirs: Sequence[float], goal: float | None = None) -> Figure:
+    """Make a figure of the medians of two series of rates."""
+    a, b = statistics.median(ours), statistics.median(theirs)
+    ratio = round(a / b, 3)
+    met = None if goal is None else ratio >= goal
+    return Figure(name=name, unit=unit, ours=_short(a), theirs=_short(b), ratio=ratio, goal=goal, met=met)
+
+
+def _short(value: float) -> float:
+    return round(value) if value >= 1000 else round(value, 3)
+
+
+def machine() -> str:
+    """What it was measured on, in one line."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    return f"{os.cpu_count()} x {model}, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+
+
+def publish(bench: str, figures: Sequence[Figure], method: str, *, as_json: bool) -> int:
+    """Print the figures; returns 1 if a goal was missed, else 0."""
+    if as_json:
+        data = {"bench": bench, "figures": [asdict(each) for each in figures], "method": method, "machine": machine()}
+        print(json.dumps(data, indent=2))
+    else:
+        table = Table(title=f"bench {bench}", title_justify="left", box=None, pad_edge=False)
+        for column in ("what", "unit", "ours", "theirs", "ratio", "goal", "met"):
+            table.add_column(column, no_wrap=True, justify="left" if column in {"what", "unit", "met"} else "right")
+        for each in figures:
+            met = {None: "", True: "yes", False: "NO"}[each.met]
+            cells = (each.ours, each.theirs, each.ratio, each.goal)
+            table.add_row(each.name, each.unit, *("" if cell is None else f"{cell:,}" for cell in cells), met)
+        console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+        console.print(table)
+        console.print(f"\n{method}\n{machine()}", style="dim")
+    return int(any(each.met is False for each in figures))
+
+
+def progress(text: str) -> None:
+    """Say on standard error what is being measured."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""TCP throughput by iperf3, one and four streams, both directions."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+
+from isthmus.lab import figure
+from isthmus.lab.lab import Lab, standing
+from isthmus.lab.topology import LabError
+from networks import FORWARD, ISTHMUS, NAT, crossing, network
+from report import Figure, compare, progress
+
+GOAL = 0.9
+RUNS = {
+    "TCP up, 1 stream": (),
+    "TCP up, 4 streams": ("--parallel", "4"),
+    "TCP down, 1 stream": ("--reverse",),
+    "TCP down, 4 streams": ("--reverse", "--parallel", "4"),
+}
+
+
+def throughput(lab: Lab, seconds: int, *options: str) -> float:
+    """Gbit/s that reached the receiver."""
+    words = ("iperf3", "--client", figure.SERVER, "--time", str(seconds), "--json", *options)
+    done = lab["host"].run(*words, seconds=seconds + 20)
+    try:
+        return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
+    except (ValueError, KeyError) as error:
+        raise LabError(f"iperf3 gave no throughput: {done.stdout[-300:]}") from error
+
+
+def measure(*, rounds: int, seconds: int, seed: int = 1) -> list[Figure]:
+    """Measure the three ways in turn, in another order each round."""
+    seen: dict[tuple[str, str], list[float]] = defaultdict(list)
+    order = random.Random(seed)
+    with standing(network("bench-tcp")) as lab:
+        lab["server"].start("iperf3", "iperf3", "--server", "--forceflush", ready="Server listening")
+        for at in range(rounds):
+            ways = [FORWARD, NAT, ISTHMUS]
+            order.shuffle(ways)
+            for way in ways:
+                with crossing(lab, way):
+                    for name, options in RUNS.items():
+                        seen[name, way].append(throughput(lab, seconds, *options))
+                latest = ", ".join(f"{seen[name, way][-1]:.1f}" for name in RUNS)
+                progress(f"TCP round {at + 1} of {rounds}: {way}: {latest} Gbit/s")
+    unit = "Gbit/s"
+    figures = [compare(name, unit, seen[name, ISTHMUS], seen[name, NAT], GOAL) for name in RUNS]
+    figures += [compare(f"{name}, beside {FORWARD}", unit, seen[name, ISTHMUS], seen[name, FORWARD]) for name in RUNS]
+    return figures

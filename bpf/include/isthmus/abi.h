@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Dual BSD/GPL */
+/*
+ * Everything that user space also sees, and nothing else.
+ *
+ * This is the only declaration of these layouts: Python reads them from the BTF of the
+ * compiled object (plane/kernel/btf.py), by the names used here. A field whose type is
+ * __be16 or __be32 is in network order, every other in the machine's. Padding is explicit
+ * and zero, because hash maps compare it.
+ *
+ * Addresses stand left aligned in sixteen octets, whatever the family, and the realm goes
+ * before them in network order: one longest-prefix key serves every family, and the same
+ * address in two realms never collides.
+ *
+ *   packet ──▶ interfaces ──▶ realm, end
+ *                 │
+ *    (realm, address) ──▶ addresses ──▶ slices[first + (port >> shift)]      one word: the
+ *                 │                        │ endpoint, deadline, flags       whole answer
+ *                 │                        └─ SPLIT ──▶ by_demux             one port, one SPI,
+ *                 │                                                          or a remote limit
+ *                 └──────────▶ by_prefix                                     held whole
+ *                                  │
+ *                                  └──▶ endpoints[number] ──▶ the tunnel
+ */
+#ifndef ISTHMUS_ABI_H
+#define ISTHMUS_ABI_H
+
+#include <linux/types.h>
+
+/* border/verdict.py Reason; tests/test_abi.py compares the two. */
+enum reason {
+	FORWARDED_INWARD = 0,
+	FORWARDED_OUTWARD = 1,
+	PASSED = 2,
+	PUNTED = 3,
+	REPLIED = 4,
+	MALFORMED = 5,
+	NO_BINDING = 6,
+	LEASE_EXPIRED = 7,
+	NOT_CONTACTED = 8,
+	UNREGISTERED = 9,
+	WRONG_TUNNEL_TYPE = 10,
+	SOURCE_ADDRESS_NOT_LEASED = 11,
+	SOURCE_PORT_NOT_LEASED = 12,
+	REMOTE_ADDRESS_NOT_ALLOWED = 13,
+	REMOTE_PORT_NOT_ALLOWED = 14,
+	TTL_EXCEEDED = 15,
+	TOO_BIG = 16,
+	FRAGMENT = 17,
+	NO_DISCRIMINATOR = 18,
+	UNKNOWN_TUNNEL_PEER = 19,
+	NOT_OUR_LEASE = 20,
+	FORGED_QUOTE = 21,
+	FORBIDDEN_DESTINATION = 22,
+	NO_ROUTE = 23,
+};
+#define REASONS 32 /* room in the counters */
+
+/* border/realm.py End. */
+enum end {
+	GATEWAY = 1,
+	HOST = 2,
+};
+
+/* border/selector.py Kind; 0 is "no discriminator". */
+enum kind {
+	PORT = 1,
+	SPI = 2,
+	COOKIE = 3,
+};
+
+/* border/crossing.py TunnelKind: RSIP's numbers (RFC 3103 §8.6). */
+enum tunnel_kind {
+	IPIP = 1,
+	GRE = 2,
+};
+
+/* An address in a realm. */
+struct place {
+	__be32 realm;
+	__be32 address[4];
+};
+
+/* interfaces: ifindex -> where its packets are. */
+struct interface {
+	__be32 realm;
+	__u32 end;
+	__u32 flags;
+};
+
+enum interface_flag {
+	INTERFACE_BARE = 1, /* packets begin with the IP header: TUN, WireGuard */
+};
+
+/* realms: number -> the way into it. */
+struct realm {
+	__u32 interface; /* ifindex; 0: none */
+	__u32 punt;	 /* ifindex of the port to the reference plane; 0: none */
+};
+
+/* tunnel_ends: place -> the realm of the inner packets. */
+struct tunnel_end {
+	__be32 leads_to;
+	__u32 end;
+};
+
+/* by_prefix: longest-prefix match over realm and address. */
+struct prefix_key {
+	__u32 length; /* bits: 32 for the realm, then the prefix's */
+	struct place place;
+};
+
+/* by_demux: one discriminator of one address. */
+struct demux_key {
+	struct place place;
+	__u32 kind;
+	__u64 value;
+};
+
+/* What by_prefix and by_demux hold. */
+struct binding {
+	__u32 endpoint; /* 0: claimed by a pool, held by nobody */
+	__u32 deadline; /* CLOCK_BOOTTIME, whole seconds; BINDING_FOREVER */
+	__u32 flags;
+	__u16 remote_port;
+	__u8 remote_length; /* BINDING_REMOTE_NEVER: of another family, admits nobody */
+	__u8 padding;
+	__be32 remote[4];
+};
+
+enum binding_flag {
+	BINDING_CLAIMED = 1,   /* a pool claims it */
+	BINDING_CONTACTED = 2, /* admits contacted peers only */
+	BINDING_REMOTE_NETWORK = 4,
+	BINDING_REMOTE_PORT = 8,
+};
+#define BINDING_FOREVER 0xffffffffU
+#define BINDING_REMOTE_NEVER 255
+
+/* addresses: place -> what is held of an address in part. */
+struct address {
+	__u32 first_slice; /* ADDRESS_UNSLICED: every port is in by_demux */
+	__u32 slice_shift;
+	__u32 held; /* bindings that hold something of it by value */
+	__u32 flags;
+	__u32 spi_first; /* the SPIs that a pool claims, with ADDRESS_SPIS_CLAIMED */
+	__u32 spi_last;
+};
+
+enum address_flag {
+	ADDRESS_SPIS_CLAIMED = 1,
+};
+#define ADDRESS_UNSLICED 0xffffffffU
+
+/*
+ * slices: one word per aligned port slice, read and written whole:
+ *
+ *   63          32 31                    8 7        0
+ *   | deadline    | endpoint number       | flags    |
+ *
+ * 0 is "no pool's and nobody's".
+ */
+enum slice_flag {
+	SLICE_CLAIMED = 1,   /* the whole slice is a pool's */
+	SLICE_CONTACTED = 2, /* admits contacted peers only */
+	SLICE_SPLIT = 4,     /* ask by_demux; no endpoint here */
+};
+#define SLICE_ENDPOINT_SHIFT 8
+#define SLICE_ENDPOINT_MASK 0xffffffU
+#define SLICE_DEADLINE_SHIFT 32
+
+/* endpoints: number -> one tunnel to one owner. */
+struct endpoint {
+	__be32 realm; /* the near realm */
+	__u32 owner;  /* the owner's tag */
+	__u32 device; /* at a host: ifindex that delivers; 0: the realm's interface */
+	__u16 mtu;
+	__u16 kind;
+	__be32 local[4];
+	__be32 remote[4];
+};
+
+/* owners: place in the near realm -> who that is. */
+struct owner {
+	__u32 tag; /* a number of its own, never 0; keys contacts and holdings */
+	__u32 registered;
+};
+
+/* holdings: longest-prefix match over tag, realm and address; tells error 313 from 312. */
+struct holding_key {
+	__u32 length; /* bits: 64 for tag and realm, then the prefix's */
+	__u32 owner;
+	struct place place;
+};
+
+/*
+ * contacted: eight words per bucket, each a peer that an owner has written to:
+ *
+ *   31            12 11       0
+ *   | fingerprint   | epoch     |      0 is an empty word
+ *
+ * One word is written at a time, so that two processors never make half an entry.
+ */
+#define CONTACT_BUCKETS (1 << 17) /* a power of two: 4 MiB, a million peers */
+#define CONTACT_WORDS 8
+#define CONTACT_EPOCH_BITS 12
+#define CONTACT_EPOCH_MASK 0xfffU
+#define CONTACT_EPOCH_SECONDS 64
+#define CONTACT_EPOCHS 120
+struct bucket {
+	__u32 words[CONTACT_WORDS];
+};
+
+/* events: one violation (border/verdict.py Violation). */
+struct event {
+	__u32 reason;
+	__be32 realm; /* the near realm */
+	__be32 owner[4];
+	__u32 tunnel_kind;
+	__u32 flags;
+	__be32 flow_realm;
+	__u32 kind;
+	__u64 value;
+	__be32 local[4];
+	__be32 remote[4];
+	__u32 remote_port;
+	__u32 padding;
+};
+
+enum event_flag {
+	EVENT_FLOW = 1,	       /* the inner packet could be read */
+	EVENT_REMOTE_PORT = 2, /* and names the peer's port */
+};
+
+/* limited: how many events this processor has told of in this second. */
+struct limit {
+	__u32 second;
+	__u32 told;
+};
+
+/* about: whom pinned maps belong to. */
+struct about {
+	__u64 layout; /* of the structs above */
+	__u64 object; /* of the program */
+};
+
+/* Never used: BTF only holds types that something has, and no map has these. */
+struct declared {
+	enum end end;
+	enum kind kind;
+	enum tunnel_kind tunnel_kind;
+	enum interface_flag interface_flag;
+	enum binding_flag binding_flag;
+	enum address_flag address_flag;
+	enum slice_flag slice_flag;
+	enum event_flag event_flag;
+	struct event event;
+};
+
+#endif

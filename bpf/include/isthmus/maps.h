@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Dual BSD/GPL */
+/* The tables. Sizes marked * are set by the loader. */
+#ifndef ISTHMUS_MAPS_H
+#define ISTHMUS_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <isthmus/abi.h>
+
+/* ifindex -> which realm its packets are in, and what we are there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct interface);
+} interfaces SEC(".maps");
+
+/* Realm number -> its interface, and the port to the reference plane. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __be32);
+	__type(value, struct realm);
+} realms SEC(".maps");
+
+/* Our addresses that tunnels end at. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct place);
+	__type(value, struct tunnel_end);
+} tunnel_ends SEC(".maps");
+
+/* What is held, or claimed, by prefix. * */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct prefix_key);
+	__type(value, struct binding);
+} by_prefix SEC(".maps");
+
+/* Addresses of which parts are held or claimed. * */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct place);
+	__type(value, struct address);
+} addresses SEC(".maps");
+
+/* A word per aligned port slice; user space has it mapped. * */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1 << 16);
+	__type(key, __u32);
+	__type(value, __u64);
+} slices SEC(".maps");
+
+/* Odd ports, SPIs, and whatever has a limit on the peer. * */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct demux_key);
+	__type(value, struct binding);
+} by_demux SEC(".maps");
+
+/* Tunnels by number; number 0 is nobody. * */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << 16);
+	__type(key, __u32);
+	__type(value, struct endpoint);
+} endpoints SEC(".maps");
+
+/* Who has registered. * */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct place);
+	__type(value, struct owner);
+} owners SEC(".maps");
+
+/* Which addresses an owner holds anything of; read on the way to a drop only. * */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct holding_key);
+	__type(value, __u32);
+} holdings SEC(".maps");
+
+/* Peers that owners have written to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, CONTACT_BUCKETS);
+	__type(key, __u32);
+	__type(value, struct bucket);
+} contacted SEC(".maps");
+
+/* Packets by reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, REASONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* Violations, for the protocol. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+} events SEC(".maps");
+
+/* How many violations were told of in this second. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct limit);
+} limited SEC(".maps");
+
+/* Whom pinned maps belong to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct about);
+} about SEC(".maps");
+
+#endif

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``isthmus leases``: who holds what now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from isthmus.cli import output
+
+
+@output.plain_errors
+def leases(
+    *,
+    socket: output.Socket = None,
+    state: output.State = None,
+    as_json: output.Json = False,
+) -> None:
+    """Show every lease: which host holds which address, ports and SPIs, and until when.
+
+    Asks the running daemon, or reads a lease store with --state, which needs no daemon.
+    """
+    rows = from_store(state) if state is not None else output.ask(socket, do="leases")
+    rows = [output.with_times(row, "granted_at", "expires_at") for row in rows]
+    if as_json:
+        output.print_json(rows)
+    elif not rows:
+        typer.echo("Nobody holds a lease.")
+    else:
+        columns = ("HOST", "CLIENT", "BIND", "ADDRESS", "PORTS", "SPIS", "METHOD", "TUNNEL", "GRANTED", "EXPIRES")
+        output.print_table(columns, (_cells(row) for row in rows))
+
+
+def from_store(path: Path) -> list[dict[str, Any]]:
+    """Read the leases of a store file, in the form that the daemon gives them.
+
+    Raises:
+        StoreUnavailable: it cannot be read.
+    """
+    from isthmus.border.selector import Kind
+
+    rows = []
+    with output.existing_store(path) as store:
+        for held in store.leases():
+            values = {each.kind: str(each.values) for each in held.binding.selectors if each.kind is not None}
+            rows.append(
+                {
+                    "client_id": held.lease.client_id,
+                    "host": str(held.binding.key.owner),
+                    "bind_id": held.binding.key.bind_id,
+                    "address": str(held.binding.address),
+                    "ports": values.get(Kind.PORT),
+                    "spis": values.get(Kind.SPI),
+                    "method": held.lease.method.name,
+                    "tunnel": held.binding.crossing.kind.name,
+                    "granted_at": held.lease.granted_at,
+                    "expires_at": held.lease.expires_at,
+                }
+            )
+    return rows
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    names = ("host", "client_id", "bind_id", "address", "ports", "spis", "method", "tunnel", "granted_at", "expires_at")
+    cells = {name: row.get(name) for name in names}
+    if not cells["ports"] and not cells["spis"]:
+        cells["ports"] = "all"
+    return tuple(cells.values())

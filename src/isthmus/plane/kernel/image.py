@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the maps should hold: the bindings, seen as entries and slice words.
+
+An ``Image`` takes effects and says which entries change, in an order that never lets a
+packet see half of it: records (endpoint, owner, holding) before the index that leads to
+them, and the index taken away first. It touches no kernel. A running plane writes the
+changes as they come; a plane that starts over maps that are there already makes its image
+first and writes only what differs (``plane.KernelPlane.reconcile``).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import assert_never
+
+from isthmus.address import Family
+from isthmus.border.binding import Binding, BindingKey, Owner
+from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Unbind
+from isthmus.border.realm import Border
+from isthmus.border.selector import Kind
+from isthmus.border.table import BindingTable
+from isthmus.errors import Conflict, PlaneError, Unsupported
+from isthmus.plane import Programmable
+from isthmus.plane.kernel.index import Held, Index
+from isthmus.plane.kernel.maps import Codec
+from isthmus.plane.kernel.number import Numbers, Owners, Slots
+
+MOST_VALUES = 1 << 16
+"""Most SPIs of one selector: each is an entry of its own."""
+
+Change = tuple[str, bytes, bytes | None]
+"Map, key, value (None: remove)."
+
+TABLES = ("tunnel_ends", "endpoints", "owners", "holdings", "addresses", "by_demux", "by_prefix")
+"""Maps that an image fills, records first; beside them the words of ``slices``."""
+
+
+class Image:
+    """What the maps should hold."""
+
+    def __init__(
+        self,
+        border: Border,
+        codec: Codec,
+        *,
+        slots: Slots,
+        numbers: Numbers,
+        owners: Owners,
+        device: Callable[[str], int],
+    ) -> None:
+        """Begin with what the border says.
+
+        Args:
+            border: Realms, tunnel ends and claims.
+            codec: Writes keys and values.
+            slots: Room for slices.
+            numbers: Endpoint numbers.
+            owners: Owners' tags.
+            device: Gives the interface index of a device.
+        """
+        self.tables: dict[str, dict[bytes, bytes]] = {name: {} for name in TABLES}
+        self.words = array("Q", bytes(8 * slots.words))
+        self._changes: list[Change] = []
+        self._codec, self._numbers, self._owners, self._device = codec, numbers, owners, device
+        self._counted = (slots, numbers, owners)
+        self._table = BindingTable()
+        self._holdings: Counter[bytes] = Counter()
+        self._held: dict[BindingKey, tuple[Held, bytes]] = {}
+        self._index = Index(border, codec, slots, entry=self.entry, word=self.word)
+        for end in border.tunnel_ends:
+            value = codec.tunnel_end(end.leads_to, border.realm(end.leads_to).end)
+            self.entry("tunnel_ends", codec.place(end.realm, end.address), value)
+
+    def get(self, key: BindingKey) -> Binding | None:
+        """A binding that is there."""
+        held = self._held.get(key)
+        return None if held is None else held[0].binding
+
+    def bindings(self) -> Iterator[Binding]:
+        """Every binding."""
+        return (held.binding for held, _ in self._held.values())
+
+    def settle(self) -> None:
+        """Free the numbers that pinned maps had for what is no more."""
+        for each in self._counted:
+            each.settle()
+
+    def changes(self) -> list[Change]:
+        """What has changed since the last call, in the order to write it."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    def entry(self, table: str, key: bytes, value: bytes | None) -> None:
+        """Set or (None) remove an entry."""
+        held = self.tables[table]
+        if held.get(key) == value:
+            return
+        if value is None:
+            del held[key]
+        else:
+            held[key] = value
+        self._changes.append((table, key, value))
+
+    def word(self, number: int, word: int) -> None:
+        """Set a word of ``slices``."""
+        if self.words[number] != word:
+            self.words[number] = word
+            self._changes.append(("slices", self._codec.number(number), self._codec.octets(word)))
+
+    def apply(self, effect: Programmable) -> None:
+        """Carry out one effect.
+
+        Raises:
+            PlaneError: a binding that another one stands in the way of, or that no map can hold; nothing changed.
+        """
+        match effect:
+            case Register():
+                self._register(effect.registration.owner, registered=True)
+            case Deregister():
+                self._register(effect.owner, registered=False)
+            case Bind():
+                self._bind(effect)
+            case Extend():
+                self._extend(effect)
+            case Prolong():
+                pass
+            case Unbind():
+                self._unbind(effect)
+            case _:
+                assert_never(effect)
+
+    # --- effects --------------------------------------------------------------------------
+
+    def _bind(self, effect: Bind) -> None:
+        binding, key = effect.binding, effect.binding.key
+        _check(binding)
+        before = self._held.get(key)
+        endpoint = self._enter(binding)
+        try:
+            self._table.apply(effect)
+        except Conflict as conflict:
+            self._leave(binding, endpoint)
+            raise PlaneError(str(conflict)) from conflict
+        self._held[key] = Held(binding, self._numbers[endpoint], effect.lease.expires_at), endpoint
+        self._index.replace(before and before[0], self._held[key][0])
+        if before is not None:
+            self._leave(before[0].binding, before[1])
+
+    def _extend(self, effect: Extend) -> None:
+        self._table.apply(effect)
+        if effect.key in self._held:
+            before, endpoint = self._held[effect.key]
+            after = replace(before, expires_at=effect.expires_at)
+            self._held[effect.key] = after, endpoint
+            self._index.replace(before, after)
+
+    def _unbind(self, effect: Unbind) -> None:
+        self._table.apply(effect)
+        if effect.key in self._held:
+            before, endpoint = self._held.pop(effect.key)
+            self._index.replace(before, None)
+            self._leave(before.binding, endpoint)
+
+    def _register(self, owner: Owner, *, registered: bool) -> None:
+        place = self._codec.place(owner.realm, owner.address)
+        self._owners.register(place, registered=registered)
+        self._show_owner(place)
+
+    # --- records --------------------------------------------------------------------------
+
+    def _enter(self, binding: Binding) -> bytes:
+        """Write what the index will lead to; returns the endpoint's octets."""
+        owner = self._codec.place(binding.key.owner.realm, binding.key.owner.address)
+        device = 0 if binding.device is None else self._device(binding.device)
+        tag = self._owners.hold(owner)
+        endpoint = self._codec.endpoint(binding.crossing, tag, device)
+        try:
+            number = self._numbers.take(endpoint)
+        except PlaneError:
+            self._owners.release(owner)
+            raise
+        self._show_owner(owner)
+        self.entry("endpoints", self._codec.number(number), endpoint)
+        for selector in binding.selectors:
+            key = self._codec.holding_key(tag, selector.realm, selector.local)
+            self._holdings[key] += 1
+            self.entry("holdings", key, self._codec.number(1))
+        return endpoint
+
+    def _leave(self, binding: Binding, endpoint: bytes) -> None:
+        """Take away what the index no longer leads to."""
+        owner = self._codec.place(binding.key.owner.realm, binding.key.owner.address)
+        for selector in binding.selectors:
+            key = self._codec.holding_key(self._owners.tag(owner), selector.realm, selector.local)
+            self._holdings[key] -= 1
+            if not self._holdings[key]:
+                del self._holdings[key]
+                self.entry("holdings", key, None)
+        number = self._numbers.give(endpoint)
+        if number:
+            self.entry("endpoints", self._codec.number(number), None)
+        self._owners.release(owner)
+        self._show_owner(owner)
+
+    def _show_owner(self, place: bytes) -> None:
+        known = self._owners.get(place)
+        value = None if known is None else self._codec.owner(known.tag, registered=known.registered)
+        self.entry("owners", place, value)
+
+
+def _check(binding: Binding) -> None:
+    """Refuse what the maps cannot hold."""
+    if binding.crossing.local.family is not Family.IPV4:
+        raise Unsupported(f"binding {binding.key} over IPv6", remedy="give the tunnel IPv4 ends")
+    for selector in binding.selectors:
+        if selector.kind not in (None, Kind.PORT) and len(selector.values) > MOST_VALUES:
+            raise PlaneError(f"binding {binding.key} holds {len(selector.values)} SPIs; {MOST_VALUES} are possible")

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Values of the model as octets of the maps, by the layouts of ``bpf/include/isthmus/abi.h``.
+
+Nothing here knows an offset: ``btf.Record`` packs by field name, and a name that the object
+does not have is an ``AbiMismatch``.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+
+from isthmus.address import Address, Family, Prefix
+from isthmus.border.binding import FOREVER
+from isthmus.border.crossing import Tunnel
+from isthmus.border.realm import End
+from isthmus.border.selector import Admit, Kind, Remote
+from isthmus.plane.kernel.btf import Types
+
+STRUCTS = (
+    "place",
+    "interface",
+    "realm",
+    "tunnel_end",
+    "prefix_key",
+    "demux_key",
+    "binding",
+    "address",
+    "endpoint",
+    "owner",
+    "holding_key",
+    "bucket",
+    "event",
+    "limit",
+    "about",
+)
+"""What user space and program must agree about."""
+
+NOWHERE = 0x7FFFFFFF
+"""An interface index that no interface has: of a device that has vanished."""
+_FOREVER = 0xFFFFFFFF
+_UNSLICED = 0xFFFFFFFF
+_REMOTE_NEVER = 255
+_REALM_BITS = 32
+_OWNER_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a table says about one resource: who has it, until when, with which limit."""
+
+    endpoint: int
+    "0: nobody."
+    expires_at: float
+    remote: Remote = Remote()
+
+
+NOBODY = Standing(0, 0.0)
+
+
+class Codec:
+    """Writes keys and values of the maps."""
+
+    def __init__(self, types: Types, *, boot_offset: float) -> None:
+        """Read the layouts.
+
+        Args:
+            types: Of the object that the maps belong to.
+            boot_offset: Seconds since 1970 at which CLOCK_BOOTTIME was 0.
+        """
+        self._offset = boot_offset
+        self._record = {name: types.record(name) for name in STRUCTS}
+        self._binding = types.enum("binding_flag")
+        self._slice = types.enum("slice_flag")
+        self._address = types.enum("address_flag")
+        self._interface = types.enum("interface_flag")
+
+    def deadline(self, expires_at: float) -> int:
+        """Whole seconds of CLOCK_BOOTTIME. A lease is promised for all its time, so part of a second counts as one."""
+        if expires_at == FOREVER:
+            return _FOREVER
+        return min(max(math.ceil(expires_at - self._offset), 0), _FOREVER - 1)
+
+    def number(self, value: int) -> bytes:
+        """A key that is a number, such as an interface index."""
+        return struct.pack("=I", value)
+
+    def octets(self, word: int) -> bytes:
+        """A word of ``slices``."""
+        return struct.pack("=Q", word)
+
+    def realm_key(self, realm: int) -> bytes:
+        """The key of ``realms``."""
+        return struct.pack("!I", realm)
+
+    def place(self, realm: int, address: Address) -> bytes:
+        """An address in a realm."""
+        return self._record["place"].pack(realm=realm, address=address.key_octets)
+
+    def prefix_key(self, realm: int, prefix: Prefix) -> bytes:
+        """The key of ``by_prefix``."""
+        place = self.place(realm, prefix.address)
+        return self._record["prefix_key"].pack(length=_REALM_BITS + prefix.length, place=place)
+
+    def demux_key(self, realm: int, address: Address, kind: Kind, value: int) -> bytes:
+        """The key of ``by_demux``."""
+        return self._record["demux_key"].pack(place=self.place(realm, address), kind=int(kind), value=value)
+
+    def holding_key(self, tag: int, realm: int, prefix: Prefix) -> bytes:
+        """The key of ``holdings``."""
+        return self._record["holding_key"].pack(
+            length=_OWNER_BITS + _REALM_BITS + prefix.length, owner=tag, place=self.place(realm, prefix.address)
+        )
+
+    def interface(self, realm: int, end: End, *, bare: bool) -> bytes:
+        """What ``interfaces`` holds."""
+        flags = self._interface["INTERFACE_BARE"] if bare else 0
+        return self._record["interface"].pack(realm=realm, end=int(end), flags=flags)
+
+    def realm(self, interface: int, punt: int) -> bytes:
+        """What ``realms`` holds."""
+        return self._record["realm"].pack(interface=interface, punt=punt)
+
+    def tunnel_end(self, leads_to: int, end: End) -> bytes:
+        """What ``tunnel_ends`` holds."""
+        return self._record["tunnel_end"].pack(leads_to=leads_to, end=int(end))
+
+    def owner(self, tag: int, *, registered: bool) -> bytes:
+        """What ``owners`` holds."""
+        return self._record["owner"].pack(tag=tag, registered=int(registered))
+
+    def tag(self, owner: bytes) -> int:
+        """The tag in what ``owners`` holds."""
+        return self._record["owner"].number(owner, "tag")
+
+    def endpoint(self, tunnel: Tunnel, tag: int, device: int) -> bytes:
+        """What ``endpoints`` holds."""
+        return self._record["endpoint"].pack(
+            realm=tunnel.realm,
+            owner=tag,
+            device=device,
+            mtu=tunnel.mtu,
+            kind=int(tunnel.kind),
+            local=tunnel.local.key_octets,
+            remote=tunnel.remote.key_octets,
+        )
+
+    def address(self, first_slice: int | None, shift: int, *, held: bool, spis: tuple[int, int] | None) -> bytes:
+        """What ``addresses`` holds.
+
+        Args:
+            first_slice: Number of the address's first slice; None: it has none, every port is in ``by_demux``.
+            shift: Ports of a slice, as a power of two.
+            held: Whether a binding holds anything of it.
+            spis: First and last SPI that a pool claims.
+        """
+        return self._record["address"].pack(
+            first_slice=_UNSLICED if first_slice is None else first_slice,
+            slice_shift=shift,
+            held=int(held),
+            flags=0 if spis is None else self._address["ADDRESS_SPIS_CLAIMED"],
+            spi_first=0 if spis is None else spis[0],
+            spi_last=0 if spis is None else spis[1],
+        )
+
+    def first_slice(self, address: bytes) -> int | None:
+        """The first slice in what ``addresses`` holds."""
+        first = self._record["address"].number(address, "first_slice")
+        return None if first == _UNSLICED else first
+
+    def binding(self, standing: Standing, family: Family, *, claimed: bool) -> bytes:
+        """What ``by_prefix`` and ``by_demux`` hold."""
+        flags = self._binding["BINDING_CLAIMED"] if claimed else 0
+        if not standing.endpoint:
+            return self._record["binding"].pack(flags=flags)
+        remote, length, address = standing.remote, 0, bytes(16)
+        if remote.admit is Admit.CONTACTED:
+            flags |= self._binding["BINDING_CONTACTED"]
+        if remote.port is not None:
+            flags |= self._binding["BINDING_REMOTE_PORT"]
+        if remote.network is not None:
+            flags |= self._binding["BINDING_REMOTE_NETWORK"]
+            length = remote.network.length if remote.network.family is family else _REMOTE_NEVER
+            address = remote.network.address.key_octets
+        return self._record["binding"].pack(
+            endpoint=standing.endpoint,
+            deadline=self.deadline(standing.expires_at),
+            flags=flags,
+            remote_port=remote.port or 0,
+            remote_length=length,
+            remote=address,
+        )
+
+    def word(self, standing: Standing, *, claimed: bool) -> int:
+        """A slice that is held whole, or by nobody."""
+        word = self._slice["SLICE_CLAIMED"] if claimed else 0
+        if standing.endpoint:
+            word |= self.deadline(standing.expires_at) << 32 | standing.endpoint << 8
+            if standing.remote.admit is Admit.CONTACTED:
+                word |= self._slice["SLICE_CONTACTED"]
+        return word
+
+    def split(self, *, claimed: bool) -> int:
+        """A slice whose ports are in ``by_demux``."""
+        return self._slice["SLICE_SPLIT"] | (self._slice["SLICE_CLAIMED"] if claimed else 0)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The program and its maps in the kernel: made anew, or taken over from where they are pinned.
+
+What is pinned under a BPF file system outlives the process: filters keep their program,
+and the program its maps. The map ``about`` says which layouts and which object they
+belong to. Equal layouts are adopted (and the program exchanged if the object is another);
+others are replaced: the new maps begin empty beside the old ones, which go on forwarding
+until the new program is attached in the place of the old.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Self
+
+from isthmus.errors import AbiMismatch, PlaneError, Unsupported
+from isthmus.plane.kernel.btf import Types
+from isthmus.plane.kernel.loader import Map, Object, Program
+from isthmus.plane.kernel.maps import STRUCTS
+
+_OBJECT = "border_tc.bpf.o"
+_PROGRAM = "border"
+_BPFFS_MAGIC = 0xCAFE4A11
+_NUMBER_0 = bytes(4)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much the maps hold."""
+
+    slices: int
+    "Words: for each shared address as many as it has slices."
+    endpoints: int = 1 << 17
+    "Tunnels: about one for each host that holds something."
+
+
+@dataclass(slots=True, kw_only=True)
+class Loaded:
+    """A program and its maps."""
+
+    types: Types
+    program: Program
+    maps: dict[str, Map]
+    pin: Path | None
+    adopted: bool
+    "Whether the maps were there already."
+    replaced: str = ""
+    "Why pinned maps that were there could not be adopted."
+
+    @classmethod
+    def open(cls, pin: Path | None, sizes: Sizes, *, slice_size: int) -> Self:
+        """Load the program, or take over what is pinned.
+
+        Args:
+            pin: A directory for the pins, below a BPF file system; None: nothing outlives the process.
+            sizes: For maps that are made.
+            slice_size: Ports of a slice; maps for another are not adopted.
+
+        Raises:
+            Unsupported: the kernel, its verifier or our rights do not suffice.
+        """
+        octets = _object()
+        types = Types.of_object(octets)
+        # 8 bits are left below the layout for the slice size, a power of two.
+        about = types.record("about").pack(
+            layout=types.layout(*STRUCTS) << 8 | slice_size.bit_length(), object=_fingerprint(octets)
+        )
+        if pin is not None:
+            ensure_bpffs(pin)
+        replaced = ""
+        if pin is not None and (pin / "about").exists():
+            try:
+                return cls._adopt(pin, octets, types, about, sizes)
+            except PlaneError as mismatch:
+                replaced = f"{mismatch}; the maps pinned in {pin} are replaced by new ones"
+                _log.warning("%s", replaced)
+        made = cls._make(pin, octets, types, about, sizes)
+        made.replaced = replaced
+        return made
+
+    @classmethod
+    def _adopt(cls, pin: Path, octets: bytes, types: Types, about: bytes, sizes: Sizes) -> Self:
+        layout = types.record("about")
+        with contextlib.closing(Map.pinned(pin / "about")) as kept:
+            before = kept.get(_NUMBER_0) if kept.value_octets == layout.octets else None
+        if before is None or layout.number(before, "layout") != layout.number(about, "layout"):
+            raise AbiMismatch("the pinned maps have another layout or slice size than this version of isthmus")
+        opened = Object(_OBJECT, octets)
+        maps: dict[str, Map] = {}
+        try:
+            for name in opened.names:
+                maps[name] = Map.pinned(pin / name)
+            if maps["slices"].entries < sizes.slices or maps["endpoints"].entries < sizes.endpoints:
+                raise AbiMismatch(f"the pinned maps hold {maps['slices'].entries} slices, {sizes.slices} are needed")
+            if before == about and (pin / "program").exists():
+                return cls(types=types, program=Program.pinned(pin / "program"), maps=maps, pin=pin, adopted=True)
+            for each in maps.values():
+                opened.reuse(each)
+            program = opened.load(_PROGRAM)[0]
+            program.pin(pin / "program")
+            maps["about"].put(_NUMBER_0, about)
+            return cls(types=types, program=program, maps=maps, pin=pin, adopted=True)
+        except PlaneError:
+            for each in maps.values():
+                each.close()
+            raise
+        finally:
+            opened.close()
+
+    @classmethod
+    def _make(cls, pin: Path | None, octets: bytes, types: Types, about: bytes, sizes: Sizes) -> Self:
+        opened = Object(_OBJECT, octets)
+        opened.size("slices", sizes.slices)
+        opened.size("endpoints", sizes.endpoints)
+        program, maps = opened.load(_PROGRAM)
+        maps["about"].put(_NUMBER_0, about)
+        if pin is not None:
+            program.pin(pin / "program")
+            for name in sorted(maps, key=lambda name: name == "about"):
+                maps[name].pin(pin / name)
+        return cls(types=types, program=program, maps=maps, pin=pin, adopted=False)
+
+    def close(self) -> None:
+        """Let go; what is pinned or attached stays."""
+        self.program.close()
+        for each in self.maps.values():
+            each.close()
+
+    def unpin(self) -> None:
+        """Remove the pins; what is attached stays until its filter goes."""
+        if self.pin is None:
+            return
+        for name in ("about", "program", *self.maps):
+            (self.pin / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.pin.rmdir()
+
+
+def ensure_bpffs(path: Path) -> None:
+    """Make a directory for pins; mount a BPF file system there if it is not below one.
+
+    Raises:
+        Unsupported: it cannot be mounted.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Unsupported(
+            f"directory {path} for pins: {error.strerror}", remedy="run as root, or name another"
+        ) from error
+    if _is_bpffs(path):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"bpf", str(path).encode(), b"bpf", 0, b"mode=0700"):
+        reason = os.strerror(ctypes.get_errno())
+        raise Unsupported(f"BPF file system on {path}: {reason}", remedy=f"as root: mount -t bpf bpf {path}")
+
+
+def _is_bpffs(path: Path) -> bool:
+    """Whether a path lies on a BPF file system (statfs(2); ``f_type`` is the first word)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(256)
+    if libc.statfs(str(path).encode(), buffer):
+        return False
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF == _BPFFS_MAGIC
+
+
+def _object() -> bytes:
+    try:
+        return resources.files("isthmus.plane.kernel").joinpath("objects", _OBJECT).read_bytes()
+    except OSError as error:
+        raise Unsupported(f"{_OBJECT} is not built", remedy="run make -C bpf (clang is needed)") from error
+
+
+def _fingerprint(octets: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(octets, digest_size=8).digest(), "big")

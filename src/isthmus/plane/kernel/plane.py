@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The kernel plane: effects in, map entries out; packets never come here.
+
+::
+
+    effects ──▶ Image (what the maps should hold) ──▶ changes ──▶ maps and slice words
+                                                          ▲
+    pinned maps, after a restart: only what differs ──────┘
+
+With a directory for pins, program and maps outlive the process, and packets flow on while
+it is away, until the deadlines in the entries pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from isthmus.address import Family
+from isthmus.border.binding import BindingKey
+from isthmus.border.effect import Bind, Ending, Unbind
+from isthmus.border.realm import Border, End
+from isthmus.border.selector import Kind
+from isthmus.border.verdict import Reason, Violation
+from isthmus.errors import PlaneError
+from isthmus.plane import Programmable
+from isthmus.plane.kernel.attach import Link, Links, MachineLinks
+from isthmus.plane.kernel.image import TABLES, Change, Image
+from isthmus.plane.kernel.loader import RingBuffer, processors
+from isthmus.plane.kernel.maps import NOWHERE, Codec
+from isthmus.plane.kernel.number import Numbers, Owners, Slots
+from isthmus.plane.kernel.pinned import Loaded, Sizes
+from isthmus.plane.kernel.trace import Reader
+
+_SPARE_ADDRESSES = 16
+"Addresses beyond the claimed ones that there are slices for: of a host, or bound by configuration."
+_LEAST_WORDS = 1 << 14
+_RUN = 4096
+"Slice words that are compared at once."
+
+
+class KernelPlane:
+    """A plane in eBPF at TC. ``docs/data-plane.md`` says what it does with a packet.
+
+    Args:
+        border: Realms, tunnel ends and claims.
+        pin: A directory under which program and maps outlive this process; a BPF file system is mounted
+            there if it is not on one. None: they end with the process.
+        boot_offset: Seconds since 1970 at which CLOCK_BOOTTIME was 0, by the clock that deadlines are in.
+        links: The interfaces; those of this network namespace if not given.
+        sizes: How much the maps hold; enough for the border's claims if not given.
+
+    Raises:
+        Unsupported: the machine lacks something; says what and what to do.
+    """
+
+    def __init__(
+        self,
+        border: Border,
+        *,
+        pin: Path | None,
+        boot_offset: float,
+        links: Links | None = None,
+        sizes: Sizes | None = None,
+    ) -> None:
+        self._border = border
+        self._links = links or MachineLinks()
+        self._shift = border.slice_size.bit_length() - 1
+        self._loaded = Loaded.open(pin, sizes or _sizes(border), slice_size=border.slice_size)
+        self._maps = self._loaded.maps
+        self._codec = Codec(self._loaded.types, boot_offset=boot_offset)
+        self._reader = Reader(self._loaded.types)
+        self._memory = self._maps["slices"].mapped()
+        self._words = memoryview(self._memory).cast("Q")
+        self._ring = RingBuffer(self._maps["events"])
+        self._devices: Counter[str] = Counter()
+        self._attached: dict[str, int] = {}
+        self._image = self._fresh_image()
+        self._pending = self._loaded.adopted
+        if not self._pending:
+            self._write(self._image.changes())
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the maps were there already; then the first ``apply`` is a ``reconcile``."""
+        return self._loaded.adopted
+
+    @property
+    def replaced(self) -> str:
+        """Why pinned maps could not be adopted, for the log; "" if there were none or they could."""
+        return self._loaded.replaced
+
+    # --- Plane ----------------------------------------------------------------------------
+
+    def apply(self, effects: Iterable[Programmable]) -> None:
+        """Carry out effects in order; when it returns, packets already follow them.
+
+        The first call of a plane that adopted pinned maps is a ``reconcile``.
+
+        Raises:
+            PlaneError: the plane cannot; what was applied before the failing effect stands.
+        """
+        if self._pending:
+            self.reconcile(effects)
+            return
+        for effect in effects:
+            gone = self._device_of(effect)
+            self._image.apply(effect)
+            try:
+                self._write(self._image.changes())
+            except PlaneError:
+                self._take_back(effect)
+                raise
+            self._serve_devices(effect, gone)
+
+    def reconcile(self, effects: Iterable[Programmable]) -> None:
+        """Make the maps hold what these effects say and nothing else, writing only what differs.
+
+        What stands in both is never interrupted; new things come before old ones go.
+
+        Raises:
+            PlaneError: an effect that the plane cannot carry out; the maps are as before.
+        """
+        image = self._fresh_image(known=True)
+        devices: Counter[str] = Counter()
+        for effect in effects:
+            image.apply(effect)
+        for binding in image.bindings():
+            if binding.device is not None:
+                devices[binding.device] += 1
+        image.changes()
+        self._write_difference(image)
+        image.settle()
+        self._image, self._pending = image, False
+        for name in [*self._devices, *devices]:
+            if name in devices:
+                self._begin_device(name, _realm_of(image, name))
+            else:
+                self._end_device(name)
+        self._devices = devices
+
+    def counters(self) -> Mapping[Reason, int]:
+        """Packets by reason, since the maps were made."""
+        counts = {}
+        for reason in Reason:
+            octets = self._maps["counters"].get(self._codec.number(reason), copies=processors()) or b""
+            counts[reason] = sum(memoryview(octets).cast("Q"))
+        return counts
+
+    def events(self) -> list[Violation]:
+        """The violations seen since the last call, oldest first."""
+        return [self._reader.violation(octets) for octets in self._ring.drain()]
+
+    def fileno(self) -> int:
+        """Readable when there are ``events``."""
+        return self._ring.fileno()
+
+    def close(self) -> None:
+        """Let go of the plane. What is pinned goes on forwarding."""
+        self._ring.close()
+        self._words.release()
+        self._memory.close()
+        self._loaded.close()
+
+    def destroy(self) -> None:
+        """Detach and unpin everything, then let go: packets are the machine's own again."""
+        for interface in list(self._attached):
+            self.detach(interface)
+        for key, _ in list(self._maps["interfaces"].items()):
+            self._links.detach(int.from_bytes(key, "little"))
+            self._maps["interfaces"].remove(key)
+        self._loaded.unpin()
+        self.close()
+
+    # --- interfaces -----------------------------------------------------------------------
+
+    def attach(self, realm: int, interface: str, *, punt: str | None = None) -> None:
+        """Take what arrives at an interface as packets of a realm, and send into the realm by it.
+
+        Args:
+            realm: Number of the realm.
+            interface: Its name.
+            punt: The port to the reference plane: where packets go that need a reply; None: they are dropped.
+
+        Raises:
+            PlaneError: there is no such interface, or the kernel refuses.
+        """
+        link = self._need(interface)
+        port = 0 if punt is None else self._need(punt).index
+        self._maps["realms"].put(self._codec.realm_key(realm), self._codec.realm(link.index, port))
+        self._enter_interface(realm, interface, link, self._border.realm(realm).end)
+
+    def detach(self, interface: str) -> None:
+        """Leave an interface's packets alone."""
+        index = self._attached.pop(interface, None)
+        if index is not None:
+            self._links.detach(index)
+            self._maps["interfaces"].remove(self._codec.number(index))
+
+    def _need(self, interface: str) -> Link:
+        link = self._links.find(interface)
+        if link is None:
+            raise PlaneError(f"interface {interface}: there is none of that name in this network namespace")
+        return link
+
+    def _enter_interface(self, realm: int, interface: str, link: Link, end: End) -> None:
+        # Packets of another family are not ours: they pass unseen.
+        if self._border.realm(realm).family is not Family.IPV4:
+            return
+        self._maps["interfaces"].put(self._codec.number(link.index), self._codec.interface(realm, end, bare=link.bare))
+        self._links.attach(link.index, self._loaded.program.fd)
+        self._attached[interface] = link.index
+
+    # --- devices --------------------------------------------------------------------------
+
+    def _device(self, name: str) -> int:
+        link = self._links.find(name)
+        return NOWHERE if link is None else link.index
+
+    def _device_of(self, effect: Programmable) -> str | None:
+        """The device that an effect may let go of."""
+        key: BindingKey | None = None
+        if isinstance(effect, Bind):
+            key = effect.binding.key
+        elif isinstance(effect, Unbind):
+            key = effect.key
+        binding = None if key is None else self._image.get(key)
+        return None if binding is None else binding.device
+
+    def _serve_devices(self, effect: Programmable, gone: str | None) -> None:
+        if isinstance(effect, Bind) and effect.binding.device is not None:
+            self._devices[effect.binding.device] += 1
+            self._begin_device(effect.binding.device, effect.binding.realm)
+        if gone is not None:
+            self._devices[gone] -= 1
+            if not self._devices[gone]:
+                del self._devices[gone]
+                self._end_device(gone)
+
+    def _begin_device(self, name: str, realm: int) -> None:
+        """Take a device's packets as those of a program (docs/data-plane.md, Devices)."""
+        link = self._links.find(name)
+        if link is not None and self._attached.get(name) != link.index:
+            self._enter_interface(realm, name, link, End.HOST)
+
+    def _end_device(self, name: str) -> None:
+        self.detach(name)
+
+    # --- maps -----------------------------------------------------------------------------
+
+    def _fresh_image(self, *, known: bool = False) -> Image:
+        """An image of the border alone, whose numbers are those in the maps if these are known."""
+        slots: dict[bytes, int] = {}
+        numbers: dict[bytes, int] = {}
+        owners: dict[bytes, int] = {}
+        if known:
+            for place, value in self._maps["addresses"].items():
+                first = self._codec.first_slice(value)
+                if first is not None:
+                    slots[place] = first
+            numbers = {
+                value: int.from_bytes(key, "little") for key, value in self._maps["endpoints"].items() if any(value)
+            }
+            owners = {place: self._codec.tag(value) for place, value in self._maps["owners"].items()}
+        room = self._maps["slices"].entries // ((1 << 16) >> self._shift)
+        return Image(
+            self._border,
+            self._codec,
+            slots=Slots(self._shift, room, slots),
+            numbers=Numbers(self._maps["endpoints"].entries, numbers),
+            owners=Owners(owners),
+            device=self._device,
+        )
+
+    def _write(self, changes: Iterable[Change]) -> None:
+        for table, key, value in changes:
+            if table == "slices":
+                self._words[int.from_bytes(key, "little")] = int.from_bytes(value or b"", "little")
+            elif value is not None:
+                self._maps[table].put(key, value)
+            elif table == "endpoints":
+                self._maps[table].put(key, bytes(self._maps[table].value_octets))
+            else:
+                self._maps[table].remove(key)
+
+    def _write_difference(self, image: Image) -> None:
+        stale: list[Change] = []
+        for table in TABLES:
+            wanted = image.tables[table]
+            found = dict(self._maps[table].items())
+            if table == "endpoints":
+                found = {key: value for key, value in found.items() if any(value)}
+            self._maps[table].put_all((key, value) for key, value in wanted.items() if found.get(key) != value)
+            stale = [(table, key, None) for key in found if key not in wanted] + stale
+        self._write_words(image)
+        self._write(stale)
+
+    def _write_words(self, image: Image) -> None:
+        wanted = memoryview(image.words)
+        for start in range(0, len(wanted), _RUN):
+            run = wanted[start : start + _RUN]
+            if run != self._words[start : start + len(run)]:
+                for at, word in enumerate(run, start):
+                    if self._words[at] != word:
+                        self._words[at] = word
+
+    def _take_back(self, effect: Programmable) -> None:
+        """Undo an effect that the maps had no room for."""
+        if isinstance(effect, Bind):
+            self._image.apply(Unbind(key=effect.binding.key, ending=Ending.REVOKED))
+        self._write(change for change in self._image.changes() if change[2] is None or change[0] == "slices")
+
+
+def _realm_of(image: Image, device: str) -> int:
+    return next(binding.realm for binding in image.bindings() if binding.device == device)
+
+
+def _sizes(border: Border) -> Sizes:
+    """Room for every claimed address and a few more."""
+    addresses = {(claim.realm, claim.address) for claim in border.claims if claim.kind is Kind.PORT}
+    each = (1 << 16) // border.slice_size
+    return Sizes(slices=max((len(addresses) + _SPARE_ADDRESSES) * each, _LEAST_WORDS))

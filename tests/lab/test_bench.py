@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Benchmarks run to their end and tell their figures in one form; what the figures are is theirs to say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lab.machine import isthmus
+
+EXPECTED = {
+    "forward": {"TCP up, 1 stream", "TCP down, 4 streams", "small packets, 64 flows", "small packets, 100,000 flows"},
+    "lease": {"durable ASSIGNs, 1 host", "ASSIGN p50, 16 hosts at once", "ASSIGN p99, 16 hosts at once"},
+}
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("name", EXPECTED)
+def test_bench(name):
+    done = isthmus("bench", name, "--quick", "--json", seconds=170)
+    assert done.returncode in (0, 1), done.stderr
+    told = json.loads(done.stdout)
+    assert told.keys() == {"bench", "figures", "method", "machine"}
+    assert told["bench"] == name
+    assert EXPECTED[name] <= {figure["name"] for figure in told["figures"]}
+    for figure in told["figures"]:
+        assert figure.keys() == {"name", "unit", "ours", "theirs", "ratio", "goal", "met"}
+        assert figure["ours"] > 0
+        assert (figure["goal"] is None) == (figure["met"] is None)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_bench_help(name):
+    done = isthmus("bench", name, "--help")
+    assert done.returncode == 0
+    assert "--quick" in done.stdout

@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The embedded store keeps the contract, says plainly what is wrong with a file, and finds by index."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from isthmus.border.effect import Durable
+from isthmus.border.selector import Kind
+from isthmus.errors import StoreUnavailable
+from isthmus.store import LeaseStore, open_store, sql
+from isthmus.store import sqlite as module
+from isthmus.store.sqlite import SqliteStore
+from store.audit import audit
+from store.contract import EVER, StoreContract, names
+from store.material import ANNA, BERT, OTHER, SHARED, bind, ports, register, remember, unbind
+
+
+class SqliteFactory:
+    """One file, opened again and again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store: SqliteStore | None = None
+
+    def open(self) -> LeaseStore:
+        self.store = self.store or SqliteStore(self.path)
+        return self.store
+
+    def reopen(self) -> LeaseStore:
+        self.close()
+        return self.open()
+
+    def close(self) -> None:
+        if self.store is not None:
+            self.store.close()
+        self.store = None
+
+
+class TestSqlite(StoreContract):
+    @pytest.fixture
+    def factory(self, tmp_path: Path) -> Iterator[SqliteFactory]:
+        made = SqliteFactory(tmp_path / "leases.db")
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "leases.db"
+
+
+def filled(path: Path, count: int = 200) -> None:
+    with closing(SqliteStore(path)) as store:
+        store.commit([bind(ANNA, ports(str(n)), bind_id=n) for n in range(1, count + 1)], now=100.0)
+        store.commit([unbind(ANNA, n) for n in range(1, count // 2)], now=200.0)
+
+
+def refused(path: Path) -> str:
+    """What opening and reading a store complains of."""
+    with pytest.raises(StoreUnavailable) as caught, closing(SqliteStore(path, wait_seconds=0.05)) as store:
+        store.load(rested_since=EVER)
+    assert str(caught.value).startswith(f"{path}: cannot ")
+    return str(caught.value)
+
+
+# Where it is
+
+
+def test_urls_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = tmp_path / "leases.db"
+    for url in (f"sqlite://{wanted}", f"sqlite:///{wanted}", str(wanted), "leases.db", wanted):
+        store = open_store(url)
+        assert isinstance(store, SqliteStore)
+        store.close()
+        assert [each.name for each in tmp_path.iterdir()] == ["leases.db"]
+        wanted.unlink()
+
+
+@pytest.mark.parametrize("url", ["postgresql://host/isthmus", "sqlite://leases.db", "sqlite://", "mysql:///x"])
+def test_other_urls_are_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreUnavailable, match="write memory:, sqlite:///absolute/path, or a path"):
+        open_store(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_strangers_may_not_read_who_held_what(path: Path) -> None:
+    filled(path)
+    assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
+
+
+# How safe it is
+
+
+def test_the_disk_has_it_when_commit_returns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def spy(*args, **kwargs) -> sqlite3.Connection:
+        made.append(connect(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", spy)
+    with closing(SqliteStore(path)):
+        (connection,) = made
+        settings = {
+            name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def strace_works() -> bool:
+    if shutil.which("strace") is None:
+        return False
+    return subprocess.run(["strace", "-o", "/dev/null", "true"], check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not strace_works(), reason="needs strace, and the right to trace")
+def test_one_flush_for_a_batch_of_any_size() -> None:
+    """Counted at the system call: the promise of group commit."""
+    with tempfile.TemporaryDirectory() as directory:
+        trace = Path(directory) / "trace"
+        script = (
+            "import os\n"
+            "from isthmus.store.sqlite import SqliteStore\n"
+            "from store.material import ANNA, bind, ports\n"
+            f"store = SqliteStore({directory!r} + '/leases.db')\n"
+            "store.commit([bind(ANNA, ports('1'))], now=100.0)\n"
+            "for batch in range(3):\n"
+            "    os.write(1, b'commit')\n"
+            "    store.commit([bind(ANNA, ports(str(n)), bind_id=n) for n in range(2 + 50 * batch, 52 + 50 * batch)], now=100.0)\n"
+            "    os.write(1, b'done')\n"
+        )
+        command = [
+            "strace",
+            "-f",
+            "-e",
+            "trace=fdatasync,fsync,write",
+            "-o",
+            str(trace),
+            sys.executable,
+            "-c",
+            script,
+        ]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+        lines = trace.read_text()
+    for part in lines.split('"commit"')[1:]:
+        committed = part.split('"done"')[0]
+        assert committed.count("fdatasync(") + committed.count("fsync(") == 1
+
+
+def test_a_lock_that_lasts_is_told_and_survived(path: Path) -> None:
+    with closing(SqliteStore(path, wait_seconds=0.05)) as store, closing(sqlite3.connect(path)) as other:
+        store.commit([register(ANNA)], now=100.0)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match=r"leases\.db: cannot write: .*locked.*second isthmus"):
+            store.commit([register(BERT)], now=101.0)
+        assert len(store.load(rested_since=EVER).registrations) == 1
+        other.rollback()
+        store.commit([register(BERT)], now=102.0)
+        assert len(store.load(rested_since=EVER).registrations) == 2
+
+
+def test_a_writer_waits_for_another_that_is_quick(path: Path) -> None:
+    with closing(SqliteStore(path)) as first, closing(SqliteStore(path)) as second:
+
+        def write(store: SqliteStore, start: int) -> None:
+            for n in range(start, start + 40):
+                store.commit([bind(ANNA, ports(str(n)), bind_id=n)], now=100.0)
+
+        threads = [
+            threading.Thread(target=write, args=(each, at)) for each, at in ((first, 1), (second, 101), (first, 201))
+        ]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert len(first.leases()) == len(second.leases()) == 120
+        audit(second, [SHARED])
+
+
+def test_a_reader_beside_the_daemon_sees_the_last_commit(path: Path) -> None:
+    with closing(SqliteStore(path)) as daemon:
+        daemon.commit([bind(ANNA, ports("80"))], now=100.0)
+        with closing(SqliteStore(path)) as reader:
+            assert names(reader.who_had(SHARED, port=80, at=100.0)) == ["10.0.0.4#1"]
+        daemon.commit([unbind(ANNA)], now=200.0)
+
+
+def test_opening_it_twice_keeps_the_locks(path: Path) -> None:
+    """POSIX drops a process's locks on a file when it closes *any* descriptor of it; the log would be lost."""
+    elsewhere = f"from isthmus.store.sqlite import SqliteStore; store = SqliteStore({str(path)!r}); print(len(store.leases())); store.close()"
+    with closing(SqliteStore(path)) as store:
+        store.commit([bind(ANNA, ports("1"))], now=100.0)
+        SqliteStore(path).close()
+        for n in (2, 3):
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+            ran = subprocess.run([sys.executable, "-c", elsewhere], capture_output=True, check=True, env=environment)
+            assert int(ran.stdout) == n - 1
+            assert Path(f"{path}-wal").exists()
+            store.commit([bind(ANNA, ports(str(n)), bind_id=n)], now=100.0)
+    with closing(SqliteStore(path)) as store:
+        assert len(store.leases()) == 3
+
+
+@contextmanager
+def small_disk() -> Iterator[Path]:
+    directory = tempfile.mkdtemp()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "isthmus-test", directory], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        Path(directory).rmdir()
+        pytest.skip("may not mount a small tmpfs here")
+    try:
+        yield Path(directory)
+    finally:
+        subprocess.run(["umount", directory], check=True)
+        Path(directory).rmdir()
+
+
+def fill_up(store: SqliteStore, most: int = 2000) -> tuple[int, str]:
+    """Commit until it fails; how many batches did not, and what the failure says."""
+    for n in range(most):
+        try:
+            store.commit([bind(ANNA, ports(str(n)), bind_id=n), remember(ANNA, counter=n)], now=100.0)
+        except StoreUnavailable as error:
+            return n, str(error)
+    raise AssertionError("it never failed")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
+def test_a_full_disk_is_told_and_survived() -> None:
+    with small_disk() as directory:
+        ballast = directory / "ballast"
+        ballast.write_bytes(bytes(200_000))
+        with closing(SqliteStore(directory / "leases.db")) as store:
+            done, problem = fill_up(store)
+            assert "cannot write: database or disk is full" in problem
+            assert "make room" in problem
+            assert len(store.leases()) == done
+            ballast.unlink()
+            store.commit([bind(BERT, ports("60000"))], now=101.0)
+        with closing(SqliteStore(directory / "leases.db")) as store:
+            assert len(store.leases()) == done + 1
+            audit(store, [SHARED])
+
+
+def test_a_write_that_fails_is_told_and_survived(path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(SqliteStore(path)) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+        try:
+            done, problem = fill_up(store)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "cannot write: disk I/O error (SQLITE_IOERR_WRITE); the disk failed" in problem
+        assert len(store.leases()) == done
+        store.commit([bind(BERT, ports("60000"))], now=101.0)
+    with closing(SqliteStore(path)) as store:
+        assert len(store.leases()) == done + 1
+        audit(store, [SHARED])
+
+
+# What is wrong with it
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    problem = refused(tmp_path / "var" / "leases.db")
+    assert problem.endswith(f"No such file or directory; make the directory {tmp_path / 'var'} first")
+
+
+def test_a_directory_instead_of_a_file(tmp_path: Path) -> None:
+    assert refused(tmp_path).endswith("it is a directory; name a file in it")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else for a moment")
+@pytest.mark.parametrize(("file_mode", "directory_mode"), [(0o444, 0o755), (0o666, 0o555), (0o000, 0o777)])
+def test_a_file_that_may_not_be_written(file_mode: int, directory_mode: int) -> None:
+    directory = Path(tempfile.mkdtemp(dir="/tmp"))
+    path = directory / "leases.db"
+    try:
+        filled(path)
+        path.chmod(file_mode)
+        directory.chmod(directory_mode)
+        os.seteuid(65534)
+        try:
+            problem = refused(path)
+        finally:
+            os.seteuid(0)
+        assert re.search("must be allowed to (read and write it|write the file and its directory)", problem)
+    finally:
+        directory.chmod(0o700)
+        shutil.rmtree(directory)
+
+
+def test_no_database_at_all(path: Path) -> None:
+    path.write_bytes(b"interface eth0\n" * 1000)
+    assert "no SQLite database" in refused(path)
+    assert path.read_bytes().startswith(b"interface eth0")
+
+
+def test_the_beginning_overwritten(path: Path) -> None:
+    filled(path)
+    octets = bytearray(path.read_bytes())
+    octets[0:100] = bytes(range(100))
+    path.write_bytes(octets)
+    assert "put it aside" in refused(path)
+
+
+def test_the_rest_overwritten(path: Path) -> None:
+    filled(path)
+    octets = bytearray(path.read_bytes())
+    octets[4096:] = b"\xa5" * (len(octets) - 4096)
+    path.write_bytes(octets)
+    problem = refused(path)
+    assert "the file is damaged; put it aside, then restore a copy" in problem
+
+
+def test_the_end_cut_off(path: Path) -> None:
+    filled(path)
+    path.write_bytes(path.read_bytes()[:8192])
+    assert "damaged" in refused(path)
+
+
+def test_somebody_elses_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE cookies (host TEXT)")
+        other.commit()
+    before = path.read_bytes()
+    assert "not isthmus's; name another file" in refused(path)
+    assert path.read_bytes() == before
+
+
+def test_a_store_from_a_newer_isthmus(path: Path) -> None:
+    filled(path)
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute("INSERT INTO schema_file VALUES ('0007_leases_of_the_future.sql', 0)")
+        newer.commit()
+    problem = refused(path)
+    assert "newer isthmus (it has 0007_leases_of_the_future.sql" in problem
+    assert "run that isthmus again, or restore a copy from before the upgrade" in problem
+
+
+def test_a_store_that_was_closed(path: Path) -> None:
+    store = SqliteStore(path)
+    store.close()
+    store.close()
+    for attempt in (lambda: store.commit([register(ANNA)], now=1.0), store.leases, lambda: store.owner_of(1)):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            attempt()
+
+
+# Its schema
+
+
+def applied(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [name for (name,) in connection.execute("SELECT name FROM schema_file ORDER BY rowid")]
+
+
+def test_schema_files_are_applied_once_in_order_and_recorded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(path)
+    assert applied(path) == ["0001_initial.sql"]
+    later = {
+        "0002_a.sql": "CREATE TABLE a (x TEXT);\n-- and; more\nINSERT INTO a VALUES (';');\n",
+        "0003_b.sql": "INSERT INTO a VALUES ('b');",
+    }
+    files = module._schema_files() | later
+    monkeypatch.setattr(module, "_schema_files", lambda: files)
+    for _ in range(2):
+        with closing(SqliteStore(path)) as store:
+            assert len(store.leases()) == 101
+    assert applied(path) == ["0001_initial.sql", "0002_a.sql", "0003_b.sql"]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT x FROM a").fetchall() == [(";",), ("b",)]
+
+
+def test_a_schema_file_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(path)
+    good = module._schema_files()
+    files = good | {"0002_bad.sql": "CREATE TABLE a (x TEXT);\nINSERT INTO b VALUES (1);\n"}
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_schema_files", lambda: files)
+        assert "no such table: b" in refused(path)
+    assert applied(path) == ["0001_initial.sql"]
+    with closing(SqliteStore(path)) as store:
+        assert len(store.leases()) == 101
+
+
+def test_the_schema_forbids_what_cannot_be(path: Path) -> None:
+    filled(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        for statement in (
+            "UPDATE tenure SET ended_at = 5 WHERE ended_at IS NULL",
+            "UPDATE tenure SET ending = NULL WHERE ended_at IS NOT NULL",
+            "UPDATE tenure SET ended_at = NULL, ending = NULL, bind_id = 7",
+            "DELETE FROM tenure",
+            "UPDATE holding SET first = 150, last = 150",
+            "UPDATE holding SET first = last + 1",
+        ):
+            with pytest.raises(sqlite3.IntegrityError):
+                connection.execute(statement)
+
+
+# How fast it finds
+
+TIMES = (0.0, 0.0)
+PLANS = {
+    "who had a port": (
+        sql.WHO_HAD,
+        (b"abcd", 32, Kind.PORT, 6, 0, 63, 63, *TIMES),
+        "tenure_range_search (address=? AND length=? AND kind=? AND scale=? AND first>? AND first<?)",
+    ),
+    "who had an address": (sql.WHO_HAD_ANY, (b"abcd", 32, *TIMES), "tenure_range_search (address=? AND length=?)"),
+    "tenure of a key": (
+        sql.HELD_TENURE,
+        (1, b"abcd", 1),
+        "tenure_held (owner_realm=? AND owner_address=? AND bind_id=?)",
+    ),
+    "extend": (sql.EXTEND, (1.0, 1, b"abcd", 1), "tenure_held (owner_realm=? AND owner_address=? AND bind_id=?)"),
+    "holder": (sql.HOLDER, (1, b"abcd", 32, 1, 5), "(realm=? AND address=? AND length=? AND kind=? AND first<?)"),
+    "client": (sql.CLIENT, (1,), "(client_id=?)"),
+    "resting": (sql.RESTING, (1.0,), "tenure_ended (ended_at>?)"),
+    "prune": (sql.PRUNE, (1.0,), "answer_departed (departed_at<?)"),
+    "unbind": (sql.UNBIND, (1,), "INTEGER PRIMARY KEY (rowid=?)"),
+}
+
+
+@pytest.mark.parametrize("question", PLANS)
+def test_what_is_asked_often_is_found_by_index(path: Path, question: str) -> None:
+    filled(path)
+    statement, values, wanted = PLANS[question]
+    with closing(sqlite3.connect(path)) as connection:
+        plan = [detail for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+    assert any(wanted in step for step in plan), plan
+    assert not any(step.startswith("SCAN") for step in plan), plan
+
+
+SLICES, ROUNDS = 1000, 250
+
+
+@pytest.mark.slow
+def test_a_quarter_of_a_million_tenures_answer_correctly(path: Path) -> None:
+    """A thousand slices of one address change hands 250 times, and one wide lease lies across two of them."""
+    with closing(SqliteStore(path)) as store:
+        for turn in range(ROUNDS):
+            at = 1000.0 * turn
+            batch: list[Durable] = [unbind(ANNA, n) for n in range(SLICES)] if turn else []
+            batch += [
+                bind(
+                    ANNA,
+                    ports(f"{1024 + 64 * n}-{1087 + 64 * n}"),
+                    bind_id=n,
+                    granted_at=at,
+                    expires_at=at + 9000,
+                    client_id=turn,
+                )
+                for n in range(SLICES)
+            ]
+            store.commit(batch, now=at)
+        store.commit([bind(BERT, ports("100-40000", OTHER)), bind(BERT, ports("40001", OTHER), bind_id=2)], now=0.0)
+        begun = time.perf_counter()
+        questions = 0
+        for turn in (0, 1, 100, ROUNDS - 1):
+            for n in (0, 1, 500, SLICES - 1):
+                for port in (1024 + 64 * n, 1087 + 64 * n):
+                    for at in (1000.0 * turn, 1000.0 * turn + 999.9):
+                        (tenure,) = store.who_had(SHARED, port=port, at=at)
+                        assert (tenure.client_id, tenure.key.bind_id) == (turn, n)
+                        questions += 1
+        assert (time.perf_counter() - begun) / questions < 0.05
+        assert len(store.who_had(SHARED, port=30000, at=None)) == ROUNDS
+        assert store.who_had(SHARED, port=1023, at=None) == store.who_had(SHARED, port=65024, at=None) == ()
+        assert names(store.who_had(OTHER, port=40000, at=100.0)) == ["10.0.0.5#1"]
+        assert names(store.who_had(OTHER, port=40001, at=100.0)) == ["10.0.0.5#2"]
+        assert store.who_had(OTHER, port=40002, at=100.0) == store.who_had(OTHER, port=99, at=100.0) == ()

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What C and Python both believe: read out of the object, compared with the model."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from enum import IntEnum
+from pathlib import Path
+
+import pytest
+
+from isthmus.border.crossing import TunnelKind
+from isthmus.border.realm import End
+from isthmus.border.selector import Kind
+from isthmus.border.verdict import Reason, Violation
+from isthmus.errors import AbiMismatch
+from isthmus.plane.kernel.btf import Types
+from isthmus.plane.kernel.maps import STRUCTS, Codec
+from isthmus.plane.reference import contact
+
+ROOT = Path(__file__).parent.parent
+OBJECT = ROOT / "src/isthmus/plane/kernel/objects/border_tc.bpf.o"
+ABI = ROOT / "bpf/include/isthmus/abi.h"
+
+
+@pytest.fixture(scope="module")
+def types() -> Types:
+    if not OBJECT.exists():
+        pytest.skip("needs the objects: make -C bpf")
+    return Types.of_object(OBJECT.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "python"), [("reason", Reason), ("end", End), ("kind", Kind), ("tunnel_kind", TunnelKind)]
+)
+def test_enums_have_the_same_names_and_numbers(types: Types, name: str, python: type[IntEnum]) -> None:
+    assert dict(types.enum(name)) == {each.name: each.value for each in python}
+
+
+def test_every_reason_has_room_in_the_counters(types: Types) -> None:
+    assert f"#define REASONS {32}" in ABI.read_text()
+    assert max(Reason) < 32
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_layouts_have_no_holes(types: Types, name: str) -> None:
+    record = types.record(name)
+    end = 0
+    for field in record.fields:
+        assert field.at == end, f"struct {name} has a hole before {field.name}: say so with a field"
+        end += field.octets
+    assert end == record.octets, f"struct {name} has a tail: say so with a field"
+
+
+def test_network_order_is_what_the_type_says(types: Types) -> None:
+    place = types.record("place").pack(realm=0x01020304, address=bytes(range(16)))
+    assert place == bytes((1, 2, 3, 4)) + bytes(range(16))
+    assert types.record("place").unpack(place) == {"realm": 0x01020304, "address": bytes(range(16))}
+
+
+def test_keys_begin_with_what_a_longest_prefix_match_compares(types: Types) -> None:
+    prefix, holding = types.record("prefix_key"), types.record("holding_key")
+    assert [field.name for field in prefix.fields] == ["length", "place"]
+    assert [field.name for field in holding.fields] == ["length", "owner", "place"]
+
+
+def test_event_has_the_fields_of_a_violation(types: Types) -> None:
+    names = {field.name for field in types.record("event").fields}
+    assert {"flow" if each.name == "flow" else each.name for each in fields(Violation)} - {"flow"} <= names
+    assert {"local", "remote", "kind", "value", "remote_port", "flow_realm"} <= names
+
+
+def test_the_memory_of_contacts_forgets_when_the_reference_does() -> None:
+    text = ABI.read_text()
+    assert f"#define CONTACT_EPOCH_SECONDS {contact.EPOCH_SECONDS}" in text
+    assert f"#define CONTACT_EPOCHS {contact.KEPT_EPOCHS}" in text
+
+
+def test_codec_finds_every_name_that_it_uses(types: Types) -> None:
+    Codec(types, boot_offset=0.0)
+
+
+def test_a_name_that_the_object_does_not_have_is_told(types: Types) -> None:
+    with pytest.raises(AbiMismatch, match="no_such_struct"):
+        types.record("no_such_struct")
+    with pytest.raises(AbiMismatch, match="no_such_field"):
+        types.record("owner").pack(no_such_field=1)
+    with pytest.raises(AbiMismatch, match="rebuild"):
+        types.enum("no_such_enum")
+
+
+@pytest.mark.parametrize("octets", [b"", b"\x7fELF", bytes(200)])
+def test_what_is_no_object_is_told(octets: bytes) -> None:
+    with pytest.raises(AbiMismatch):
+        Types.of_object(octets)
