@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -36,25 +36,31 @@ def environment() -> dict[str, str]:
 class Machine:
     """What a lab could leave behind."""
 
-    namespaces: tuple[str, ...]
-    links: tuple[str, ...]
-    tables: str
-    mounts: tuple[str, ...]
-    labs: tuple[str, ...]
-    processes: tuple[str, ...]
+    namespaces: frozenset[str]
+    links: frozenset[str]
+    tables: frozenset[str]
+    mounts: frozenset[str]
+    labs: frozenset[str]
+    processes: frozenset[str]
+
+    def since(self, before: Machine) -> dict[str, list[str]]:
+        """What is there now and was not before."""
+        new = {each.name: sorted(getattr(self, each.name) - getattr(before, each.name)) for each in fields(self)}
+        return {name: there for name, there in new.items() if there}
 
     @classmethod
     def now(cls) -> Machine:
         netns = Path("/run/netns")
         links = json.loads(_said("ip", "-json", "link"))
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        names = [each.name for each in netns.iterdir()] if netns.is_dir() else []
         return cls(
-            namespaces=tuple(sorted(each.name for each in netns.iterdir())) if netns.is_dir() else (),
-            links=tuple(sorted(each["ifname"] for each in links)),
-            tables=_said("nft", "list", "tables"),
-            mounts=tuple(sorted(point for point in mounts if point.startswith("/run/isthmus"))),
-            labs=tuple(sorted(str(each) for each in LABS.glob("*"))),
-            processes=tuple(sorted(_lab_processes())),
+            namespaces=frozenset(name for name in names if name.startswith(("ist-", "isthmus-"))),
+            links=frozenset(each["ifname"] for each in links),
+            tables=frozenset(_said("nft", "list", "tables").splitlines()),
+            mounts=frozenset(point for point in mounts if point.startswith("/run/isthmus")),
+            labs=frozenset(str(each) for each in LABS.glob("*")),
+            processes=frozenset(_lab_processes()),
         )
 
 

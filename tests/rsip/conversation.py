@@ -20,8 +20,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from isthmus.address import Address, Prefix
-from isthmus.border.effect import Bind, Deregister, Effect, Extend, Peer, Prolong, Register, Remember, Send, Unbind, in_order
-from isthmus.border.pool import Pool, Quota
+from isthmus.border.effect import (
+    Bind,
+    Deregister,
+    Effect,
+    Extend,
+    Peer,
+    Prolong,
+    Register,
+    Remember,
+    Send,
+    Unbind,
+    in_order,
+)
+from isthmus.border.pool import Pool
 from isthmus.border.ranges import Ranges
 from isthmus.border.table import BindingTable
 from isthmus.rsip.client import resource_of

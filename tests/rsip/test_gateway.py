@@ -80,7 +80,9 @@ def test_a_registration_lists_policy_methods_and_tunnels():
 def test_the_longest_prefix_decides_the_flow_policy():
     rules = (
         ClientRule(prefix=Prefix.parse("10.0.0.0/8")),
-        ClientRule(prefix=Prefix.parse("10.0.0.4/32"), local_policy=LocalPolicy.MICRO, remote_policy=RemotePolicy.MACRO),
+        ClientRule(
+            prefix=Prefix.parse("10.0.0.4/32"), local_policy=LocalPolicy.MICRO, remote_policy=RemotePolicy.MACRO
+        ),
     )
     talk = raw(clients=rules)
     policy = talk.ask(register()).flow_policy
@@ -596,7 +598,15 @@ def test_every_change_of_state_is_traced():
     talk.ask(free(client_id, 1, 5))
     talk.ask(free(client_id, 2, 6))
     talk.ask(deregister(client_id, 7))
-    assert [each.event for each in trace] == ["REGISTER", "BIND", "BIND", "EXTEND", "UNBIND", "UNBIND_LAST", "DEREGISTER"]
+    assert [each.event for each in trace] == [
+        "REGISTER",
+        "BIND",
+        "BIND",
+        "EXTEND",
+        "UNBIND",
+        "UNBIND_LAST",
+        "DEREGISTER",
+    ]
     assert [each.after for each in trace][-2:] == ["REGISTERED", "UNREGISTERED"]
     assert {each.who for each in trace} == {"10.0.0.4"}
     assert all(each.effects > 0 and each.now == START for each in trace)

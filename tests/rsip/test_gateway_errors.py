@@ -149,7 +149,10 @@ def test_206_for_responses_which_gateways_are_never_sent(kind):
     assert code(raw().octets(message(kind, COUNTER))) == 206
 
 
-@pytest.mark.parametrize("octets", [b"", b"\x01", b"\x01\x02\0", message(2, COUNTER, length=3), message(2, COUNTER, length=12), message(2, b"\x0b\0")])
+@pytest.mark.parametrize(
+    "octets",
+    [b"", b"\x01", b"\x01\x02\0", message(2, COUNTER, length=3), message(2, COUNTER, length=12), message(2, b"\x0b\0")],
+)
 def test_207_bad_message(octets):
     assert code(raw().octets(octets)) == 207
 
@@ -201,7 +204,9 @@ def test_304_registration_denied(address):
     assert len(talk.gateway) == 0
 
 
-@pytest.mark.parametrize("request_", [deregister, assign_ports, assign_address, lambda c: extend(c, 1), lambda c: free(c, 1)])
+@pytest.mark.parametrize(
+    "request_", [deregister, assign_ports, assign_address, lambda c: extend(c, 1), lambda c: free(c, 1)]
+)
 def test_305_bad_client_id(request_):
     talk = raw()
     wrong = client_of(talk) ^ 1

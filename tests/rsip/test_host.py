@@ -114,7 +114,12 @@ def test_a_whole_address_named_and_in_gre():
 
 @pytest.mark.parametrize(
     ("policy", "remote", "port", "granted"),
-    [(1, REMOTE, None, (REMOTE, None)), (2, REMOTE, 80, (REMOTE, 80)), (3, REMOTE, 80, (None, None)), (3, "www.bar.com", None, (None, None))],
+    [
+        (1, REMOTE, None, (REMOTE, None)),
+        (2, REMOTE, 80, (REMOTE, 80)),
+        (3, REMOTE, 80, (None, None)),
+        (3, "www.bar.com", None, (None, None)),
+    ],
 )
 def test_the_remote_limit_of_a_binding(policy, remote, port, granted):
     talk = Conversation(policy=make_policy(remote=policy))
@@ -504,7 +509,10 @@ def granted_response(client_id, bind_id, counter, **changes) -> AssignResponseRs
 @pytest.mark.rfc("3103", "10.4")
 def test_errors_about_packets_are_passed_on():
     host = scripted()
-    say(host, ErrorResponse(error=Error(313), message_counter=MessageCounter(0), client_id=ClientId(5), bind_id=BindId(2)))
+    say(
+        host,
+        ErrorResponse(error=Error(313), message_counter=MessageCounter(0), client_id=ClientId(5), bind_id=BindId(2)),
+    )
     assert heard(host) == [Warned(code=313, bind_id=2)]
 
 
@@ -545,7 +553,9 @@ def test_bad_messages_are_dropped_without_a_word(message):
     assert (host.client_id, list(host.bindings), host.state) == (5, [1], HostState.ASSIGNED)
 
 
-@pytest.mark.parametrize("source", [Peer(1, GATEWAY, 4556), Peer(1, Address.parse("10.0.0.66"), 4555), Peer(2, GATEWAY, 4555)])
+@pytest.mark.parametrize(
+    "source", [Peer(1, GATEWAY, 4556), Peer(1, Address.parse("10.0.0.66"), 4555), Peer(2, GATEWAY, 4555)]
+)
 def test_only_the_gateways_address_and_port_are_believed(source):
     host = scripted()
     say(host, DeregisterResponse(client_id=ClientId(5), message_counter=ZERO), source=source)
@@ -718,7 +728,9 @@ def test_301_is_loss_of_sync(ask, keep):
     events = talk.take(alice)
     lost = [(each.request, each.bind_id) for each in events if isinstance(each, Lost)]
     assert lost == ([(second, 2)] if ask == "free" else [(first, 1), (second, 2)])
-    assert [each for each in events if isinstance(each, Freed)] == ([Freed(bind_id=1, ending=Ending.FREED)] if ask == "free" else [])
+    assert [each for each in events if isinstance(each, Freed)] == (
+        [Freed(bind_id=1, ending=Ending.FREED)] if ask == "free" else []
+    )
     assigned = [each for each in events if isinstance(each, Assigned)]
     kept = [request for request, _ in lost] if keep else []
     assert [each.request for each in assigned][: len(kept)] == kept

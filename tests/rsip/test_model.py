@@ -230,7 +230,9 @@ def test_random_conversations_end_as_they_should():
         for _ in range(200):
             match rng.randrange(10):
                 case 0 | 1 | 2 | 3:
-                    talk.ask(rng.choice(["register", "ports", "ports", "named", "address", "extend", "free", "deregister"]))
+                    talk.ask(
+                        rng.choice(["register", "ports", "ports", "named", "address", "extend", "free", "deregister"])
+                    )
                 case 4 | 5 | 6:
                     talk.deliver(rng.randint(1, 8)) if talk.under_way else None
                 case 7:

@@ -59,7 +59,9 @@ def test_gateway_must_deny_a_registration_that_policy_forbids_with_304():
 
 
 @pytest.mark.rfc("3103", "9.4.3")
-@pytest.mark.parametrize("message", [deregister, assign_ports, assign_address, lambda c: extend(c, 1), lambda c: free(c, 1)])
+@pytest.mark.parametrize(
+    "message", [deregister, assign_ports, assign_address, lambda c: extend(c, 1), lambda c: free(c, 1)]
+)
 def test_gateway_must_answer_301_to_who_is_not_registered_and_305_to_a_wrong_client_id(message):
     talk = raw()
     assert code_of(talk.ask(message(1))) == 301
@@ -146,7 +148,10 @@ def test_gateway_must_send_a_deregister_response_when_the_registration_expires()
 def test_gateway_must_echo_the_message_counter(counter):
     talk = raw()
     assert talk.ask(register(counter)).message_counter.value == counter
-    assert talk.ask(free(1, 1, counter + 1 if counter < 2**32 - 1 else 1)).message_counter.value == counter % (2**32 - 1) + 1
+    assert (
+        talk.ask(free(1, 1, counter + 1 if counter < 2**32 - 1 else 1)).message_counter.value
+        == counter % (2**32 - 1) + 1
+    )
 
 
 @pytest.mark.rfc("3103", "10.1")
@@ -155,9 +160,7 @@ def test_gateway_must_use_counter_0_for_what_is_unasked():
     owner = Owner(1, talk.peer.address)
     client_id = client_of(talk)
     talk.ask(assign_ports(client_id))
-    talk.gateway.report(
-        Violation(reason=Reason.WRONG_TUNNEL_TYPE, owner=owner, flow=None, tunnel_kind=2), now=talk.now
-    )
+    talk.gateway.report(Violation(reason=Reason.WRONG_TUNNEL_TYPE, owner=owner, flow=None, tunnel_kind=2), now=talk.now)
     talk.gateway.revoke(BindingKey(owner, 1), now=talk.now)
     talk.gateway.dismiss(owner, now=talk.now)
     messages = [parse(send.data) for send in talk.drain()]
@@ -174,7 +177,12 @@ def test_gateway_must_require_the_message_counter_on_udp():
 def test_gateway_must_repeat_its_last_message_for_a_duplicate():
     talk = raw()
     client_id = client_of(talk)
-    for message in (assign_ports(client_id, 2), extend(client_id, 1, 3), free(client_id, 9, 4), deregister(client_id, 5)):
+    for message in (
+        assign_ports(client_id, 2),
+        extend(client_id, 1, 3),
+        free(client_id, 9, 4),
+        deregister(client_id, 5),
+    ):
         first = talk.octets(emit(message))
         before = len(talk.ledger.history)
         for _ in range(6):
@@ -236,7 +244,9 @@ def test_host_must_register_first():
 
 
 @pytest.mark.rfc("3103", "9.2.1")
-@pytest.mark.parametrize("state", [state for state in HostState if state not in ("UNREGISTERED", "REG_PENDING", "RESYNC_PENDING")])
+@pytest.mark.parametrize(
+    "state", [state for state in HostState if state not in ("UNREGISTERED", "REG_PENDING", "RESYNC_PENDING")]
+)
 def test_host_must_have_one_registration_per_gateway(state):
     assert HOST_REFUSAL[state][HostEvent.SEND_REGISTER] == 302
 

@@ -32,7 +32,10 @@ def test_every_event_at_a_host_has_a_next_state_or_an_error(state):
     assert not set(HOST[state]) & set(HOST_REFUSAL[state])
 
 
-@pytest.mark.parametrize(("table", "first", "states"), [(CLIENT, ClientState.UNREGISTERED, ClientState), (HOST, HostState.UNREGISTERED, HostState)])
+@pytest.mark.parametrize(
+    ("table", "first", "states"),
+    [(CLIENT, ClientState.UNREGISTERED, ClientState), (HOST, HostState.UNREGISTERED, HostState)],
+)
 def test_every_state_is_reached_from_unregistered_and_leads_back(table, first, states):
     def reach(start):
         seen, todo = {start}, [start]
@@ -109,7 +112,7 @@ def test_the_host_goes_where_appendix_d_says(state, event, after):
     assert next_host_state(HostState(state), HostEvent(event)) is HostState(after)
 
 
-@pytest.mark.parametrize("state", [state for state in HostState if state not in ("UNREGISTERED",)])
+@pytest.mark.parametrize("state", [state for state in HostState if state != "UNREGISTERED"])
 def test_the_end_of_the_registration_leads_to_unregistered_from_everywhere(state):
     assert HOST[state][HostEvent.REGISTRATION_ENDED] is HostState.UNREGISTERED
 

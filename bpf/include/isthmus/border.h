@@ -175,6 +175,9 @@ static __noinline int hairpin(struct __sk_buff *skb, struct ingress *from, struc
 		return drop(skb, refused);
 	if (wire_octets(skb, &arrival->inner) > tunnel->mtu)
 		return forbids_fragments(&arrival->inner) ? punt(skb, from, TOO_BIG) : drop(skb, TOO_BIG);
+	/* A large segment is marked with the tunnel type it came in, and Linux cannot mark it anew: the port cuts it up. */
+	if (skb->gso_size && tunnel->kind != from->kind)
+		return punt(skb, from, TOO_BIG);
 	tos = egress_tos(arrival->outer.raw.tos, arrival->inner.raw.tos);
 	if (!amend(skb, &arrival->inner, tos, true) ||
 	    !encapsulate(skb, from->link, &arrival->inner, tunnel, &outer))

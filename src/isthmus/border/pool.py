@@ -16,8 +16,9 @@ from __future__ import annotations
 import enum
 import random
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import Owner
@@ -25,9 +26,14 @@ from isthmus.border.ranges import Ranges
 from isthmus.border.selector import Kind, Selector
 from isthmus.errors import IsthmusError
 
+T = TypeVar("T")
+
 SPI_FIRST = 256
 """0 to 255 are reserved and never leased (RFC 4303 §2.1)."""
 _SPI_END = 1 << 32
+_DRAWS = 8
+"""How many split slices are looked into before an open one is split."""
+_NONE: frozenset[int] = frozenset()
 
 
 class Shortage(enum.Enum):
@@ -89,72 +95,149 @@ class Quota:
     spis: int = 256
 
 
+class _Bag(Generic[T]):
+    """A set from which a random member can be drawn without looking at all of them."""
+
+    __slots__ = ("_at", "_items")
+
+    def __init__(self, items: Iterable[T] = ()) -> None:
+        self._items = list(items)
+        self._at = {item: at for at, item in enumerate(self._items)}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._at
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+    def add(self, item: T) -> None:
+        if item not in self._at:
+            self._at[item] = len(self._items)
+            self._items.append(item)
+
+    def discard(self, item: T) -> None:
+        at = self._at.pop(item, None)
+        if at is not None:
+            last = self._items.pop()
+            if at < len(self._items):
+                self._items[at] = last
+                self._at[last] = at
+
+    def draw(self, rng: random.Random) -> T:
+        return rng.choice(self._items)
+
+
 @dataclass(slots=True)
 class _Shared:
-    """The ports of one shared address. ``free`` and ``leased`` are kept per aligned slice."""
+    """The ports of one shared address, kept by aligned slice.
+
+    A slice is *open* (free whole, its ports are not listed), *split* (some of its ports
+    are in ``free``) or used up. The odd ports at the edges of the pool's ranges are split
+    slices as well, which never become open.
+    """
 
     ports: Ranges
     slice_size: int
-    free: set[int] = field(default_factory=set)
-    "Free port numbers, for what is split or odd."
-    open_slices: list[int] = field(default_factory=list)
-    "First ports of aligned slices that are free whole, in no order."
-    at: dict[int, int] = field(default_factory=dict)
-    "Where a slice stands in ``open_slices``."
+    open: _Bag[int] = field(default_factory=_Bag)
+    "First ports of slices that are free whole."
+    free: dict[int, set[int]] = field(default_factory=dict)
+    "First port of a split slice, to its free ports; never empty."
+    split: _Bag[int] = field(default_factory=_Bag)
+    "The keys of ``free``."
     spis: set[int] = field(default_factory=set)
     "SPIs that are leased or resting."
 
     def fill(self) -> None:
         aligned = list(self.ports.blocks(self.slice_size))
-        for first in aligned:
-            self._open(first)
-        self.free = set(self.ports - Ranges.of(*((first, first + self.slice_size - 1) for first in aligned)))
+        self.open = _Bag(aligned)
+        self._put(self.ports - Ranges.of(*((first, first + self.slice_size - 1) for first in aligned)))
 
-    def _open(self, first: int) -> None:
-        self.at[first] = len(self.open_slices)
-        self.open_slices.append(first)
-
-    def _close(self, first: int) -> None:
-        at, last = self.at.pop(first), self.open_slices.pop()
-        if last != first:
-            self.open_slices[at] = last
-            self.at[last] = at
+    def __len__(self) -> int:
+        return len(self.open) * self.slice_size + sum(map(len, self.free.values()))
 
     def is_free(self, port: int) -> bool:
-        return port in self.free or port & -self.slice_size in self.at
+        first = port & -self.slice_size
+        return first in self.open or port in self.free.get(first, ())
 
-    def take(self, ports: Iterable[int]) -> None:
-        for port in ports:
-            first = port & -self.slice_size
-            if first in self.at:
-                self._close(first)
-                self.free.update(range(first, first + self.slice_size))
-            self.free.discard(port)
+    def take(self, ports: Ranges) -> None:
+        for first, low, high in self._slices(ports):
+            if first in self.open:
+                self.open.discard(first)
+                rest = {*range(first, low), *range(high + 1, first + self.slice_size)}
+            else:
+                rest = self.free.get(first, set()).difference(range(low, high + 1))
+            self._set(first, rest)
 
     def give(self, ports: Ranges) -> None:
-        self.free.update(port for port in ports if port in self.ports)
-        for first in {port & -self.slice_size for port in ports}:
-            block = range(first, first + self.slice_size)
-            if first not in self.at and self.free.issuperset(block):
-                self.free.difference_update(block)
-                self._open(first)
+        self._put(ports - (ports - self.ports))
 
     def find(self, count: int, rng: random.Random) -> int | None:
-        """First of ``count`` consecutive free ports, aligned to the next power of two."""
+        """First of ``count`` consecutive free ports, aligned to the next power of two.
+
+        Split slices are used before open ones, but not all of them are searched while there
+        are open ones: a few draws find room if there is much.
+        """
         size = 1 << (count - 1).bit_length()
-        if size < self.slice_size:
-            split = sorted(port for port in self.free if port % size == 0)
-            for first in rng.sample(split, len(split)) if split else ():
-                if all(self.is_free(port) for port in range(first, first + count)):
-                    return first
-        if size <= self.slice_size:
-            return rng.choice(self.open_slices) if self.open_slices else None
-        starts = [first for first in self.open_slices if first % size == 0]
+        if size > self.slice_size:
+            return self._find_long(count, size, rng)
+        if size < self.slice_size and self.split:
+            for _ in range(_DRAWS):
+                starts = self._starts(self.split.draw(rng), count, size)
+                if starts:
+                    return rng.choice(starts)
+        if self.open:
+            return self.open.draw(rng)
+        starts = [start for first in sorted(self.split) for start in self._starts(first, count, size)]
+        return rng.choice(starts) if starts else None
+
+    def _find_long(self, count: int, size: int, rng: random.Random) -> int | None:
+        for _ in range(_DRAWS if self.open else 0):
+            start = self.open.draw(rng) & -size
+            if self._has_room(start, count):
+                return start
+        starts = sorted({first & -size for first in self.open})
         rng.shuffle(starts)
-        for first in starts:
-            if all(self.is_free(port) for port in range(first, first + count)):
-                return first
-        return None
+        return next((start for start in starts if self._has_room(start, count)), None)
+
+    def _starts(self, first: int, count: int, size: int) -> list[int]:
+        free = self.free[first]
+        return [
+            start
+            for start in range(first, first + self.slice_size, size)
+            if start in free and (count == 1 or free.issuperset(range(start, start + count)))
+        ]
+
+    def _has_room(self, start: int, count: int) -> bool:
+        return all(
+            first in self.open or self.free.get(first, _NONE).issuperset(range(low, high + 1))
+            for first, low, high in self._slices(Ranges(((start, start + count - 1),)))
+        )
+
+    def _slices(self, ports: Ranges) -> Iterator[tuple[int, int, int]]:
+        """Cut into slices: the first port of each, and the first and last that are meant."""
+        for low, high in ports.pairs:
+            for first in range(low & -self.slice_size, high + 1, self.slice_size):
+                yield first, max(low, first), min(high, first + self.slice_size - 1)
+
+    def _put(self, ports: Ranges) -> None:
+        for first, low, high in self._slices(ports):
+            if first not in self.open:
+                self._set(first, self.free.get(first, _NONE).union(range(low, high + 1)))
+
+    def _set(self, first: int, ports: set[int] | frozenset[int]) -> None:
+        """Say what is free of a slice that is not open."""
+        if len(ports) == self.slice_size:
+            self.open.add(first)
+            ports = _NONE
+        if ports:
+            self.free[first] = set(ports)
+            self.split.add(first)
+        else:
+            self.free.pop(first, None)
+            self.split.discard(first)
 
 
 class Pool:
@@ -190,10 +273,11 @@ class Pool:
         self.quota = quota or Quota()
         self._rng = random.Random(seed)
         self._shared = {address: _Shared(ports, slice_size) for address, ports in shared}
+        self._order = tuple(self._shared)
         for each in self._shared.values():
             each.fill()
         self._whole = tuple(whole)
-        self._free_whole = {address: None for prefix in self._whole for address in prefix}
+        self._free_whole = _Bag(address for prefix in self._whole for address in prefix)
         if overlap := [str(address) for address in self._free_whole if address in self._shared]:
             raise ValueError(f"{overlap[0]} cannot be leased both whole and by port")
         self._resting: deque[tuple[float, Resource]] = deque()
@@ -211,7 +295,7 @@ class Pool:
 
     def free_ports(self) -> int:
         """How many ports could be leased now."""
-        return sum(len(each.free) + len(each.open_slices) * self.slice_size for each in self._shared.values())
+        return sum(len(each) for each in self._shared.values())
 
     def free_addresses(self) -> int:
         """How many whole addresses could be leased now."""
@@ -236,7 +320,7 @@ class Pool:
         if address is None and not self._free_whole:
             raise PoolError(Shortage.NO_ADDRESS)
         self._check_quota(owner, addresses=1)
-        chosen = address or self._rng.choice(tuple(self._free_whole))
+        chosen = address or self._free_whole.draw(self._rng)
         resource = Resource(realm=self.realm, address=chosen)
         self._enter(owner, resource)
         return resource
@@ -309,19 +393,21 @@ class Pool:
             shared = self._shared.get(resource.address)
             if resource.whole:
                 if any(resource.address in prefix for prefix in self._whole):
-                    self._free_whole[resource.address] = None
+                    self._free_whole.add(resource.address)
             elif shared is not None:
                 shared.give(resource.ports or Ranges(()))
                 shared.spis.difference_update(resource.spis or ())
 
-    def _preferred(self, owner: Owner) -> list[Address]:
-        """The owner's own addresses first, the rest in random order (paired pooling, RFC 6888 REQ-2)."""
+    def _preferred(self, owner: Owner) -> Iterator[Address]:
+        """The owner's own addresses first, the others from a random one on (paired pooling, RFC 6888 REQ-2)."""
         own = [address for address in self._addresses.get(owner, ()) if address in self._shared]
-        others = [address for address in self._shared if address not in own]
-        self._rng.shuffle(others)
-        return own + others
+        yield from own
+        start = self._rng.randrange(len(self._order))
+        for address in (*self._order[start:], *self._order[:start]):
+            if address not in own:
+                yield address
 
-    def _find(self, candidates: list[Address], ports: Ranges | int) -> tuple[Address, Ranges]:
+    def _find(self, candidates: Iterable[Address], ports: Ranges | int) -> tuple[Address, Ranges]:
         shortage = Shortage.NO_PORTS
         for address in candidates:
             shared = self._shared[address]
@@ -368,9 +454,9 @@ class Pool:
 
     def _remove(self, resource: Resource) -> None:
         if resource.whole:
-            self._free_whole.pop(resource.address, None)
+            self._free_whole.discard(resource.address)
         elif (shared := self._shared.get(resource.address)) is not None:
-            shared.take(resource.ports or ())
+            shared.take(resource.ports or Ranges(()))
             shared.spis.update(resource.spis or ())
 
     def _count(self, owner: Owner, resource: Resource, sign: int) -> None:

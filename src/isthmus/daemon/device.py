@@ -14,18 +14,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyroute2 import IPRoute, NetNS, netns
-from pyroute2.netlink.exceptions import NetlinkError
 
 from isthmus.address import Address, Prefix
 from isthmus.border.ranges import Ranges
 from isthmus.daemon.offloop import off_loop
-from isthmus.errors import PlaneError, Unsupported
+from isthmus.plane.link import pair
 
 CLONE_NEWNET = 0x40000000
 CLONE_NEWNS = 0x00020000
@@ -52,27 +50,7 @@ def create(name: str, *, mtu: int) -> Device:
     Raises:
         PlaneError: the kernel refuses; says what is missing.
     """
-    if len(name) > 14:
-        raise PlaneError(f"device name {name!r} has {len(name)} characters; 14 are possible")
-    mac = "02:" + ":".join(f"{octet:02x}" for octet in secrets.token_bytes(5))
-    try:
-        with IPRoute() as links:
-            for index in links.link_lookup(ifname=name):
-                links.link("del", index=index)
-            links.link(
-                "add",
-                ifname=name,
-                kind="veth",
-                address=mac,
-                mtu=mtu,
-                peer={"ifname": f"{name}p", "address": mac, "mtu": mtu},
-            )
-            for end in (name, f"{name}p"):
-                index = links.link_lookup(ifname=end)[0]
-                links.link("set", index=index, state="up", arp=False)
-    except NetlinkError as error:
-        remedy = "needs CAP_NET_ADMIN: run as root" if error.code == 1 else f"the kernel says {error}"
-        raise Unsupported(f"cannot make the device {name}", remedy=remedy) from error
+    pair.create(name, mtu=mtu)
     for end in (name, f"{name}p"):
         write_sysctl(f"net/ipv6/conf/{end}/disable_ipv6", "1")
         write_sysctl(f"net/ipv4/conf/{end}/rp_filter", "0")
@@ -82,9 +60,7 @@ def create(name: str, *, mtu: int) -> Device:
 @off_loop
 def remove(device: Device) -> None:
     """Remove the pair; one that is gone is no error."""
-    with IPRoute() as links, contextlib.suppress(NetlinkError):
-        for index in links.link_lookup(ifname=device.plane_end):
-            links.link("del", index=index)
+    pair.remove(device.plane_end)
 
 
 @off_loop

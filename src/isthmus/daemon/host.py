@@ -132,7 +132,6 @@ class HostRole:
 
     def _configured(self, lease: HostLeaseSection) -> Want:
         device = devices.create(lease.device, mtu=self._tunnel_mtu())
-        self._plane.prepare_device(device.name)
         address = None if lease.address in (None, "any") else Address.parse(str(lease.address))
         return Want(
             ports=None if lease.whole else lease.ports,
@@ -328,8 +327,6 @@ class HostRole:
 
     async def _acquire(self, request: dict[str, Any], connection: Connection) -> dict[str, Any]:
         """Lease something for as long as the connection lasts."""
-        if str(request["device"]).endswith("p"):
-            self._plane.prepare_device(str(request["device"])[:-1])
         want = Want(
             ports=None if request.get("whole") else _count_or_ports(request["ports"]),
             address=Address.parse(request["address"]) if request.get("address") else None,

@@ -18,7 +18,7 @@ from isthmus.daemon.offloop import off_loop
 from isthmus.errors import PlaneError
 from isthmus.plane import Programmable
 from isthmus.plane.link import Port
-from isthmus.plane.link.port import PuntPort, turn_offloads_off
+from isthmus.plane.link.port import PuntPort
 from isthmus.plane.link.userspace import UserspacePlane
 from isthmus.plane.reference import AdmitAll
 
@@ -82,12 +82,6 @@ class MachinePlane:
     def kind(self) -> str:
         """``kernel`` or ``reference``."""
         return "reference" if self._fast is None else "kernel"
-
-    @off_loop
-    def prepare_device(self, stack_end: str) -> None:
-        """Make the stack's end of a device fit: a plane in user space must see finished packets."""
-        if self._fast is None:
-            turn_offloads_off(stack_end)
 
     @off_loop
     def reconcile(self, standing: Iterable[Register | Bind]) -> None:

@@ -161,9 +161,16 @@ def _remove_calmly(lab: Lab) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that what has been begun is also ended."""
+    """Turn SIGTERM and SIGHUP into SystemExit, so that what has been begun is also ended.
+
+    A child that was forked in the middle (pyroute2 does, and ends it with SIGTERM) inherits the
+    handler; it must not end what its parent has begun.
+    """
+    maker = os.getpid()
 
     def leave(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != maker:
+            os._exit(128 + number)
         raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}

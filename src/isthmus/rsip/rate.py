@@ -26,6 +26,7 @@ class RateLimit:
         self._interval = 0.0 if per_second is None else 1.0 / per_second
         self._credit = (burst - 1.0) * self._interval
         self._full_at: dict[Hashable, float] = {}
+        self._tidy_at = 0.0
 
     def __len__(self) -> int:
         """How many keys are held."""
@@ -39,9 +40,14 @@ class RateLimit:
         # A microsecond of grace: full_at is a sum of intervals, and floats of today's date are that coarse.
         if full_at - now > self._credit + 1e-6:
             return False
-        if key not in self._full_at and len(self._full_at) >= _MOST_KEYS:
-            self._full_at = {each: at for each, at in self._full_at.items() if at > now}
-            if len(self._full_at) >= _MOST_KEYS:
-                return False
+        if key not in self._full_at and len(self._full_at) >= _MOST_KEYS and not self._make_room(now):
+            return False
         self._full_at[key] = full_at + self._interval
         return True
+
+    def _make_room(self, now: float) -> bool:
+        """Forget the quiet keys; not more than once a second, or a flood would make us do nothing else."""
+        if now >= self._tidy_at:
+            self._tidy_at = now + 1.0
+            self._full_at = {each: at for each, at in self._full_at.items() if at > now}
+        return len(self._full_at) < _MOST_KEYS

@@ -43,11 +43,14 @@ def covers(resource: Resource, port: int | None) -> bool:
 
 def not_held(ended: Iterable[tuple[float, Resource]], held: Iterable[Resource]) -> tuple[tuple[float, Resource], ...]:
     """Take what is held again out of what was given back: it does not rest."""
+    given_back = tuple(ended)
+    if not given_back:
+        return ()
     by_address: dict[tuple[int, Address], list[Resource]] = {}
     for each in held:
         by_address.setdefault((each.realm, each.address), []).append(each)
     resting = []
-    for at, given in ended:
+    for at, given in given_back:
         left = _without(given, by_address.get((given.realm, given.address), ()))
         if left is not None:
             resting.append((at, left))

@@ -5,14 +5,15 @@ The journal is a write-ahead log (WAL) and ``synchronous`` is FULL: the end of a
 is one write and one flush of that log, whatever number of leases it carries. That is why a
 driver gathers them (group commit). Readers, another process's included, never wait.
 
-Why not SQLAlchemy Core: the same statements and rows, measured on Python 3.11, SQLite 3.40
-and an ext4 whose flush takes 0.1 ms; a Bind holds 64 ports, and its history is included:
+Why not SQLAlchemy Core: the same statements and rows, measured on Python 3.11, SQLite 3.40,
+two idle cores and an ext4 whose flush takes 0.1 ms; a Bind holds 64 ports, and its history
+is included. A slower disk hides the difference for one Bind, not for 64:
 
 ==================  ============================  ==============================
 in one transaction  ``sqlite3``                   SQLAlchemy Core 2.1
 ==================  ============================  ==============================
 1 Bind              4,400 commits a second        2,400
-64 Binds            450 commits, 29,000 Binds     93 commits, 5,900 Binds
+64 Binds            450 commits, 29,000 Binds     93 commits, 6,000 Binds
 ==================  ============================  ==============================
 """
 

@@ -7,6 +7,7 @@ module         holds
 ``memory``     a port that is two lists, for tests
 ``offload``    what a sender's IP stack left to a network card
 ``packet``     a port on one end of a veth pair that exists: a packet socket, and a seal
+``pair``       veth pairs: what ports and devices are made of
 ``port``       a veth pair of one's own, whose other end belongs to the machine's IP stack
 ``steer``      nftables rules that bring the packets of real interfaces into ports
 ``userspace``  the reference plane with ports: a plane of its own, or the kernel plane's slow path

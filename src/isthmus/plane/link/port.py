@@ -15,19 +15,13 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
-import secrets
 import socket
 import struct
 from pathlib import Path
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from isthmus.errors import PlaneError, Unsupported
+from isthmus.plane.link import pair
 from isthmus.plane.link.packet import PacketPort
-
-LONGEST_NAME = 14
-"""Octets of an interface name, less the letter that the plane's end has more."""
 
 _MTU = 65535
 "Whatever fits into a realm's interface fits into its port."
@@ -58,19 +52,18 @@ class PuntPort(PacketPort):
     """
 
     def __init__(self, name: str, *, mtu: int = _MTU) -> None:
-        if not 0 < len(name) <= LONGEST_NAME:
-            raise PlaneError(f"port name {name!r} has {len(name)} characters; 1 to {LONGEST_NAME} are possible")
+        pair.create(name, mtu=mtu)
         self._stack_end = name
-        _create(name, mtu)
         try:
-            turn_offloads_off(name)
+            for offload, command in _OFFLOADS.items():
+                _turn_off(name, offload, command)
             _turn_off(f"{name}p", "receive merging", _OFFLOADS["receive merging"])
             _configure(name, _STACK_END)
             _configure(f"{name}p", _PLANE_END)
             _check_source_filter()
             super().__init__(f"{name}p")
         except BaseException:
-            _remove(name)
+            pair.remove(name)
             raise
 
     @property
@@ -94,28 +87,7 @@ class PuntPort(PacketPort):
         """Remove the pair, unless another has replaced it."""
         super().close()
         if not self.vanished:
-            _remove(self._stack_end)
-
-
-def _create(name: str, mtu: int) -> None:
-    mac = "02:" + ":".join(f"{octet:02x}" for octet in secrets.token_bytes(5))
-    try:
-        with IPRoute() as links:
-            for index in links.link_lookup(ifname=name):
-                links.link("del", index=index)
-            peer = {"ifname": f"{name}p", "address": mac, "mtu": mtu}
-            links.link("add", ifname=name, kind="veth", address=mac, mtu=mtu, peer=peer)
-            for end in (name, f"{name}p"):
-                links.link("set", index=links.link_lookup(ifname=end)[0], state="up", arp=False)
-    except NetlinkError as error:
-        remedy = "needs CAP_NET_ADMIN: run as root" if error.code == 1 else f"the kernel says {error}"
-        raise Unsupported(f"port {name}", remedy=remedy) from error
-
-
-def _remove(name: str) -> None:
-    with contextlib.suppress(NetlinkError), IPRoute() as links:
-        for index in links.link_lookup(ifname=name):
-            links.link("del", index=index)
+            pair.remove(self._stack_end)
 
 
 def _configure(end: str, settings: dict[str, str]) -> None:
@@ -133,16 +105,6 @@ def _check_source_filter() -> None:
     """Refuse a machine whose strict source filter for all interfaces overrules ours (RFC 3704 §2.2)."""
     if Path("/proc/sys/net/ipv4/conf/all/rp_filter").read_text(encoding="ascii").strip() == "1":
         raise Unsupported("net.ipv4.conf.all.rp_filter = 1", remedy="set it to 0, and per interface where it is wanted")
-
-
-def turn_offloads_off(name: str) -> None:
-    """Let the kernel finish packets before an interface passes them on, for whoever reads them in user space.
-
-    Raises:
-        Unsupported: the interface, or its driver, will not.
-    """
-    for offload, command in _OFFLOADS.items():
-        _turn_off(name, offload, command)
 
 
 def _turn_off(name: str, offload: str, command: int) -> None:

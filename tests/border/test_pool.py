@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``Pool``: nothing is leased twice, what is given back rests, and the seed decides."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from isthmus.address import Address, Prefix
+from isthmus.border.binding import Owner
+from isthmus.border.pool import SPI_FIRST, Pool, PoolError, Quota, Resource, Shortage
+from isthmus.border.ranges import Ranges
+from isthmus.border.selector import Kind
+
+A, B = Address.parse("192.0.2.7"), Address.parse("192.0.2.8")
+WHOLE = Prefix.parse("198.51.100.0/30")
+ALICE, BOB = (Owner(1, Address.parse(f"10.0.0.{n}")) for n in (4, 5))
+
+
+def pool(ports: Ranges = Ranges.of((1000, 1999)), **changes) -> Pool:
+    options = {"shared": [(A, ports), (B, ports)], "whole": [WHOLE], "slice_size": 16, "seed": 5}
+    return Pool(2, **(options | changes))
+
+
+def shortage(call, *arguments, **keywords) -> Shortage:
+    with pytest.raises(PoolError) as raised:
+        call(*arguments, **keywords)
+    return raised.value.shortage
+
+
+class Leasing(RuleBasedStateMachine):
+    """A pool beside a dictionary of who has what, and since when it rests."""
+
+    @initialize(seed=st.integers(0, 99), slice_size=st.sampled_from([1, 8, 16]))
+    def begin(self, seed, slice_size):
+        self.ours = {(address, port) for address in (A, B) for port in range(1003, 1061)}
+        self.pool = pool(
+            Ranges.of((1003, 1060)), seed=seed, slice_size=slice_size, quota=Quota(bindings=8, ports=40, addresses=2)
+        )
+        self.held: dict = {}
+        self.leases: list = []
+        self.rest: dict = {}
+        self.now = 0.0
+
+    def _take(self, owner, resource):
+        assert resource.realm == 2
+        items = _items(resource)
+        for item in items:
+            assert item not in self.held, "leased twice"
+            assert item in self.ours or (item[1] is None and item[0] in WHOLE)
+            assert self.now - self.rest.get(item, -1e9) >= 120, "leased before it had rested"
+        self.held |= dict.fromkeys(items, owner)
+        self.leases.append((owner, resource))
+
+    def _free(self, item):
+        return item not in self.held and self.now - self.rest.get(item, -1e9) >= 120
+
+    @rule(owner=st.sampled_from([ALICE, BOB]), count=st.integers(1, 20), address=st.sampled_from([None, A, B]))
+    def any_ports(self, owner, count, address):
+        try:
+            resource = self.pool.take_ports(owner, address=address, ports=count, now=self.now)
+        except PoolError as error:
+            assert error.shortage in (Shortage.NO_PORTS, Shortage.QUOTA)
+            if error.shortage is Shortage.NO_PORTS:
+                size = 1 << (count - 1).bit_length()
+                for where in [address] if address else [A, B]:
+                    starts = [
+                        n
+                        for n in range(0, 1100, size)
+                        if all((where, n + m) in self.ours and self._free((where, n + m)) for m in range(count))
+                    ]
+                    whole_slices = [
+                        n
+                        for n in starts
+                        if size < self.pool.slice_size
+                        or all((where, n + m) in self.ours and self._free((where, n + m)) for m in range(size))
+                    ]
+                    assert not whole_slices, "there was room"
+            return
+        assert address in (None, resource.address)
+        assert len(resource.ports) == count
+        ((first, last),) = resource.ports.pairs
+        assert first % (1 << (count - 1).bit_length()) == 0
+        assert last == first + count - 1
+        self._take(owner, resource)
+
+    @rule(
+        owner=st.sampled_from([ALICE, BOB]),
+        first=st.integers(1000, 1062),
+        count=st.integers(1, 3),
+        address=st.sampled_from([None, A]),
+    )
+    def named_ports(self, owner, first, count, address):
+        wanted = Ranges.of((first, first + count - 1))
+        try:
+            resource = self.pool.take_ports(owner, address=address, ports=wanted, now=self.now)
+        except PoolError as error:
+            candidates = [address] if address else [A, B]
+            possible = [
+                where for where in candidates if all((where, n) in self.ours and self._free((where, n)) for n in wanted)
+            ]
+            inside = all((A, n) in self.ours for n in wanted)
+            assert error.shortage is Shortage.QUOTA or not possible
+            if error.shortage is not Shortage.QUOTA:
+                assert error.shortage is (Shortage.PORTS_IN_USE if inside else Shortage.PORTS_NOT_OURS)
+            return
+        assert resource.ports == wanted
+        self._take(owner, resource)
+
+    @rule(owner=st.sampled_from([ALICE, BOB]), n=st.sampled_from([None, 0, 1]))
+    def an_address(self, owner, n):
+        address = None if n is None else Address(WHOLE.family, WHOLE.address.number + n)
+        try:
+            self._take(owner, self.pool.take_address(owner, address=address, now=self.now))
+        except PoolError as error:
+            assert error.shortage in (Shortage.QUOTA, Shortage.NO_ADDRESS, Shortage.ADDRESS_IN_USE)
+            if error.shortage is Shortage.ADDRESS_IN_USE:
+                assert not self._free((address, None))
+            if error.shortage is Shortage.NO_ADDRESS:
+                assert not any(self._free((each, None)) for each in WHOLE)
+
+    @rule(data=st.data())
+    def give_back(self, data):
+        if self.leases:
+            owner, resource = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
+            self.pool.release(owner, resource, now=self.now)
+            for item in _items(resource):
+                del self.held[item]
+                self.rest[item] = self.now
+
+    @rule(seconds=st.sampled_from([1, 30, 119, 120, 121]))
+    def wait(self, seconds):
+        self.now += seconds
+
+    @rule()
+    def restart(self):
+        """The same contents in a new pool, as after a restart of the gateway."""
+        fresh = pool(Ranges.of((1003, 1060)), seed=1, slice_size=self.pool.slice_size, quota=self.pool.quota)
+        for owner, resource in self.leases:
+            fresh.restore(owner, resource)
+        for item, at in sorted(self.rest.items(), key=lambda pair: pair[1]):
+            if item not in self.held and at + 120 > self.now:
+                ports = None if item[1] is None else Ranges.of(item[1])
+                fresh.restore_resting(Resource(realm=2, address=item[0], ports=ports), until=at + 120)
+        self.pool = fresh
+
+    @invariant()
+    def nobody_has_more_than_the_quota(self):
+        for owner in (ALICE, BOB):
+            mine = [resource for each, resource in getattr(self, "leases", []) if each == owner]
+            assert len(mine) <= 8
+            assert sum(len(each.ports or ()) for each in mine) <= 40
+            assert sum(each.whole for each in mine) <= 2
+
+
+def _items(resource):
+    return [(resource.address, port) for port in (resource.ports or (None,))]
+
+
+Leasing.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestLeasing = Leasing.TestCase
+
+
+@pytest.mark.parametrize(
+    ("count", "alignment"), [(1, 1), (2, 2), (3, 4), (16, 16), (17, 32), (64, 64), (100, 128), (255, 256)]
+)
+def test_any_ports_begin_at_a_power_of_two(count, alignment):
+    for seed in range(5):
+        resource = pool(Ranges.of((1024, 4095)), seed=seed).take_ports(ALICE, ports=count, now=0.0)
+        ((first, last),) = resource.ports.pairs
+        assert first % alignment == 0
+        assert last - first + 1 == count
+
+
+def test_the_same_seed_gives_the_same_and_another_seed_something_else():
+    def play(seed):
+        one = pool(Ranges.of((1024, 9999)), seed=seed)
+        return [one.take_ports(owner, ports=8, now=0.0) for owner in (ALICE, BOB) * 10] + [
+            one.take_address(ALICE, now=0.0)
+        ]
+
+    assert play(1) == play(1)
+    assert play(1) != play(2)
+
+
+def test_a_host_stays_on_its_address():
+    one = pool()
+    first = one.take_ports(ALICE, ports=4, now=0.0).address
+    assert {one.take_ports(ALICE, ports=4, now=0.0).address for _ in range(30)} == {first}
+
+
+@pytest.mark.parametrize(
+    ("quota", "calls", "last"),
+    [
+        (Quota(bindings=2), 2, {"ports": 1}),
+        (Quota(ports=8), 2, {"ports": 4}),
+    ],
+)
+def test_quotas_are_for_every_single_host(quota, calls, last):
+    one = pool(quota=quota)
+    for _ in range(calls):
+        one.take_ports(ALICE, ports=4, now=0.0)
+    assert shortage(one.take_ports, ALICE, now=0.0, **last) is Shortage.QUOTA
+    resource = one.take_ports(BOB, ports=4, now=0.0)
+    one.release(BOB, resource, now=0.0)
+    for _ in range(calls):
+        one.take_ports(BOB, ports=4, now=0.0)
+
+
+def test_quota_of_addresses_and_spis():
+    one = pool(quota=Quota(addresses=1, spis=3))
+    one.take_address(ALICE, now=0.0)
+    assert shortage(one.take_address, ALICE, now=0.0) is Shortage.QUOTA
+    one.take_spis(ALICE, address=A, spis=2, now=0.0)
+    assert shortage(one.take_spis, ALICE, address=A, spis=2, now=0.0) is Shortage.QUOTA
+
+
+def test_shortages_are_named():
+    one = pool(Ranges.of((1000, 1015)))
+    assert shortage(one.take_address, ALICE, address=A, now=0.0) is Shortage.ADDRESS_NOT_OURS
+    assert shortage(one.take_ports, ALICE, address=WHOLE.address, now=0.0) is Shortage.ADDRESS_NOT_OURS
+    assert shortage(one.take_ports, ALICE, ports=Ranges.of(80), now=0.0) is Shortage.PORTS_NOT_OURS
+    assert shortage(one.take_ports, ALICE, ports=17, now=0.0) is Shortage.NO_PORTS
+    assert shortage(Pool(2).take_ports, ALICE, now=0.0) is Shortage.NO_ADDRESS
+    assert shortage(Pool(2).take_address, ALICE, now=0.0) is Shortage.NO_ADDRESS
+    one.take_address(ALICE, address=WHOLE.address, now=0.0)
+    assert shortage(one.take_address, BOB, address=WHOLE.address, now=0.0) is Shortage.ADDRESS_IN_USE
+    one.take_ports(ALICE, address=A, ports=Ranges.of(1001), now=0.0)
+    assert shortage(one.take_ports, BOB, address=A, ports=Ranges.of(1001, 1002), now=0.0) is Shortage.PORTS_IN_USE
+
+
+def test_a_refusal_changes_nothing():
+    one = pool(quota=Quota(ports=4))
+    free = one.free_ports(), one.free_addresses()
+    for ports in (5, Ranges.of(80), Ranges.of((1000, 1004)), 5000):
+        shortage(one.take_ports, ALICE, ports=ports, now=0.0)
+    assert (one.free_ports(), one.free_addresses()) == free
+
+
+def test_what_is_given_back_rests_and_then_is_free():
+    one = pool()
+    ports, addresses = one.free_ports(), one.free_addresses()
+    leases = [
+        one.take_ports(ALICE, ports=7, now=0.0),
+        one.take_address(ALICE, now=0.0),
+        one.take_spis(ALICE, address=A, spis=4, now=0.0),
+    ]
+    for resource in leases:
+        one.release(ALICE, resource, now=10.0)
+    assert (one.free_ports(), one.free_addresses()) == (ports - 7, addresses - 1)
+    assert shortage(one.take_spis, BOB, address=A, spis=leases[2].spis, now=129.9) is Shortage.SPI_IN_USE
+    one.take_spis(BOB, address=A, spis=leases[2].spis, now=130.0)
+    assert (one.free_ports(), one.free_addresses()) == (ports, addresses)
+
+
+def test_spis_are_aligned_random_and_never_reserved():
+    one = pool()
+    resource = one.take_spis(ALICE, address=A, spis=6, now=0.0)
+    ((first, last),) = resource.spis.pairs
+    assert first % 8 == 0
+    assert (first >= SPI_FIRST, last - first) == (True, 5)
+    assert shortage(one.take_spis, ALICE, address=A, spis=Ranges.of(255), now=0.0) is Shortage.SPI_NOT_OURS
+    assert shortage(one.take_spis, ALICE, address=WHOLE.address, spis=1, now=0.0) is Shortage.ADDRESS_NOT_OURS
+    assert shortage(one.take_spis, BOB, address=A, spis=resource.spis, now=0.0) is Shortage.SPI_IN_USE
+    assert one.take_spis(BOB, address=B, spis=resource.spis, now=0.0).address == B
+
+
+def test_claims_are_everything_that_may_be_leased():
+    claims = pool().claims
+    assert [(claim.kind, str(claim.local)) for claim in claims] == [
+        (Kind.PORT, f"{A}/32"),
+        (Kind.PORT, f"{B}/32"),
+        (None, str(WHOLE)),
+    ]
+    assert all(claim.realm == 2 for claim in claims)
+
+
+def test_what_a_store_says_is_entered_whatever_the_pool_looks_like_by_now():
+    one = pool()
+    gone = Resource(realm=2, address=Address.parse("203.0.113.1"), ports=Ranges.of(5))
+    outside = Resource(realm=2, address=A, ports=Ranges.of(80))
+    for resource in (gone, outside):
+        one.restore(ALICE, resource)
+        one.release(ALICE, resource, now=0.0)
+    one.take_ports(BOB, ports=1, now=200.0)
+    assert shortage(one.take_ports, BOB, address=A, ports=Ranges.of(80), now=200.0) is Shortage.PORTS_NOT_OURS
+
+
+@pytest.mark.parametrize("slice_size", [0, 3, 8192, -4])
+def test_a_slice_is_a_power_of_two(slice_size):
+    with pytest.raises(ValueError, match="slice"):
+        pool(slice_size=slice_size)
+
+
+def test_an_address_is_not_leased_both_ways():
+    with pytest.raises(ValueError, match="both whole and by port"):
+        pool(whole=[Prefix.of(A)])
+
+
+def test_a_resource_says_what_it_is():
+    assert str(Resource(realm=2, address=A)) == "192.0.2.7"
+    assert (
+        str(Resource(realm=2, address=A, ports=Ranges.of((5, 9)), spis=Ranges.of(300)))
+        == "192.0.2.7 ports 5-9 SPIs 300"
+    )
