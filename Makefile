@@ -32,6 +32,6 @@ fresh: ## ./run --once and ./test inside a new Debian 12
 	tools/fresh.sh
 
 docs: ## write the help texts into the docs again
-	@if ls docs/*.md >/dev/null 2>&1; then .venv/bin/cog -r -P docs/*.md; fi
+	.venv/bin/cog -r -P -I docs docs/*.md README.md
 
 .PHONY: help run test lint bpf fuzz soak bench fresh docs

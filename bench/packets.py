@@ -102,11 +102,19 @@ def prepare(lab: Lab) -> int:
     # The one place for "ip netns exec": it shows the /sys of the namespace.
     subprocess.run(["ip", "netns", "exec", gateway.namespace, "sh", "-c", f"echo 1 > {where}"], check=True)
     if not wait_until(lambda: bool(set(napi_threads()) - before), 3):
-        raise LabError("the gateway's interface got no NAPI thread")
+        why = "" if sees_kernel_threads() else ": kernel threads are not seen in a PID namespace"
+        raise LabError(f"the gateway's interface got no NAPI thread{why}")
     (thread,) = set(napi_threads()) - before
     os.sched_setaffinity(thread, {GATEWAY_CPU})
     os.setpriority(os.PRIO_PROCESS, thread, -15)
     return thread
+
+
+def sees_kernel_threads() -> bool:
+    """Whether this is the machine's own PID namespace."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/2/comm").read_text(encoding="utf-8") == "kthreadd\n"
+    return False
 
 
 def napi_threads() -> list[int]:

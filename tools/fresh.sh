@@ -17,11 +17,17 @@ if [ -z "${ISTHMUS_FRESH_INSIDE-}" ]; then
     command -v $package >/dev/null || apt-get install -y -q --no-install-recommends $package >/dev/null || exit 2
   done
   new=$(mktemp -d /var/tmp/isthmus-fresh.XXXXXX)
-  trap 'rm -rf --one-file-system "$new"' EXIT
+  child=""
+  # unshare takes its child with it, and the child is process 1 of all that runs in there.
+  trap '[ -z "$child" ] || kill -KILL "$child" 2>/dev/null; wait; rmdir "$new"' EXIT
   trap 'exit 143' TERM HUP INT
-  ISTHMUS_FRESH_INSIDE=$new unshare --mount --pid --fork --kill-child --propagation private "$0" "$@" &
-  wait $!
-  exit $?
+  ISTHMUS_FRESH_INSIDE=$new unshare --mount --pid --fork --kill-child --propagation private \
+    env --default-signal=INT "$0" "$@" &
+  child=$!
+  wait $child
+  code=$?
+  child=""
+  exit $code
 fi
 
 new=$ISTHMUS_FRESH_INSIDE
@@ -87,14 +93,22 @@ git -c safe.directory="$PWD" ls-files --cached --others --exclude-standard -z |
   tar --null --no-recursion -T - -cf - | tar -C "$new/work/isthmus" --no-same-owner -xf -
 say "made in $((SECONDS - began)) s"
 
+# From here on the new machine is all there is. Not chroot: a process whose root was changed so may not make user namespaces.
+keep=$(env | grep -E '^(PIP_|SSL_|CURL_CA_BUNDLE=|REQUESTS_CA_BUNDLE=|https?_proxy=|no_proxy=|HTTPS?_PROXY=|NO_PROXY=)' |
+  grep -v "[' ]")
+mkdir "$new/.old"
+cd "$new" || exit 2
+pivot_root . .old || exit 2
+umount -l /.old && rmdir /.old
+cd /work/isthmus || exit 2
+
 inside() {
   said=$*
   began=$SECONDS
   say "--- $said"
-  keep=$(env | grep -E '^(PIP_|SSL_|CURL_CA_BUNDLE=|REQUESTS_CA_BUNDLE=|https?_proxy=|no_proxy=|HTTPS?_PROXY=|NO_PROXY=)' | grep -v "'")
-  # shellcheck disable=SC2046
+  # shellcheck disable=SC2086
   env -i HOME=/root TERM="${TERM-dumb}" LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    $(printf '%s\n' "$keep") chroot "$new" sh -c "cd /work/isthmus && $said" </dev/null
+    $keep sh -c "$said" </dev/null
   code=$?
   say "--- $said: exit code $code after $((SECONDS - began)) s"
   return $code

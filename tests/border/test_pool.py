@@ -19,7 +19,10 @@ WHOLE = Prefix.parse("198.51.100.0/30")
 ALICE, BOB = (Owner(1, Address.parse(f"10.0.0.{n}")) for n in (4, 5))
 
 
-def pool(ports: Ranges = Ranges.of((1000, 1999)), **changes) -> Pool:
+THOUSAND = Ranges.of((1000, 1999))
+
+
+def pool(ports: Ranges = THOUSAND, **changes) -> Pool:
     options = {"shared": [(A, ports), (B, ports)], "whole": [WHOLE], "slice_size": 16, "seed": 5}
     return Pool(2, **(options | changes))
 
@@ -28,6 +31,14 @@ def shortage(call, *arguments, **keywords) -> Shortage:
     with pytest.raises(PoolError) as raised:
         call(*arguments, **keywords)
     return raised.value.shortage
+
+
+def outcome(call, *arguments, **keywords) -> tuple[Resource | None, Shortage | None]:
+    """What came of a call: a resource, or the reason why not."""
+    try:
+        return call(*arguments, **keywords), None
+    except PoolError as error:
+        return None, error.shortage
 
 
 class Leasing(RuleBasedStateMachine):
@@ -57,32 +68,27 @@ class Leasing(RuleBasedStateMachine):
     def _free(self, item):
         return item not in self.held and self.now - self.rest.get(item, -1e9) >= 120
 
+    def _has_room(self, where, wanted):
+        return all((where, port) in self.ours and self._free((where, port)) for port in wanted)
+
     @rule(owner=st.sampled_from([ALICE, BOB]), count=st.integers(1, 20), address=st.sampled_from([None, A, B]))
     def any_ports(self, owner, count, address):
-        try:
-            resource = self.pool.take_ports(owner, address=address, ports=count, now=self.now)
-        except PoolError as error:
-            assert error.shortage in (Shortage.NO_PORTS, Shortage.QUOTA)
-            if error.shortage is Shortage.NO_PORTS:
-                size = 1 << (count - 1).bit_length()
-                for where in [address] if address else [A, B]:
-                    starts = [
-                        n
-                        for n in range(0, 1100, size)
-                        if all((where, n + m) in self.ours and self._free((where, n + m)) for m in range(count))
-                    ]
-                    whole_slices = [
-                        n
-                        for n in starts
-                        if size < self.pool.slice_size
-                        or all((where, n + m) in self.ours and self._free((where, n + m)) for m in range(size))
-                    ]
-                    assert not whole_slices, "there was room"
+        size = 1 << (count - 1).bit_length()
+        resource, refusal = outcome(self.pool.take_ports, owner, address=address, ports=count, now=self.now)
+        if resource is None:
+            assert refusal in (Shortage.NO_PORTS, Shortage.QUOTA)
+            # A slice that is begun is only used for what is smaller than a slice.
+            need = count if size < self.pool.slice_size else size
+            room = any(
+                self._has_room(where, range(start, start + need))
+                for where in ([address] if address else [A, B])
+                for start in range(0, 1100, size)
+            )
+            assert refusal is Shortage.QUOTA or not room
             return
         assert address in (None, resource.address)
-        assert len(resource.ports) == count
         ((first, last),) = resource.ports.pairs
-        assert first % (1 << (count - 1).bit_length()) == 0
+        assert first % size == 0
         assert last == first + count - 1
         self._take(owner, resource)
 
@@ -94,17 +100,12 @@ class Leasing(RuleBasedStateMachine):
     )
     def named_ports(self, owner, first, count, address):
         wanted = Ranges.of((first, first + count - 1))
-        try:
-            resource = self.pool.take_ports(owner, address=address, ports=wanted, now=self.now)
-        except PoolError as error:
-            candidates = [address] if address else [A, B]
-            possible = [
-                where for where in candidates if all((where, n) in self.ours and self._free((where, n)) for n in wanted)
-            ]
-            inside = all((A, n) in self.ours for n in wanted)
-            assert error.shortage is Shortage.QUOTA or not possible
-            if error.shortage is not Shortage.QUOTA:
-                assert error.shortage is (Shortage.PORTS_IN_USE if inside else Shortage.PORTS_NOT_OURS)
+        resource, refusal = outcome(self.pool.take_ports, owner, address=address, ports=wanted, now=self.now)
+        if resource is None:
+            inside = all((A, port) in self.ours for port in wanted)
+            room = any(self._has_room(where, wanted) for where in ([address] if address else [A, B]))
+            shortage = Shortage.PORTS_IN_USE if inside else Shortage.PORTS_NOT_OURS
+            assert refusal is Shortage.QUOTA or (refusal is shortage and not room)
             return
         assert resource.ports == wanted
         self._take(owner, resource)
@@ -112,14 +113,14 @@ class Leasing(RuleBasedStateMachine):
     @rule(owner=st.sampled_from([ALICE, BOB]), n=st.sampled_from([None, 0, 1]))
     def an_address(self, owner, n):
         address = None if n is None else Address(WHOLE.family, WHOLE.address.number + n)
-        try:
-            self._take(owner, self.pool.take_address(owner, address=address, now=self.now))
-        except PoolError as error:
-            assert error.shortage in (Shortage.QUOTA, Shortage.NO_ADDRESS, Shortage.ADDRESS_IN_USE)
-            if error.shortage is Shortage.ADDRESS_IN_USE:
-                assert not self._free((address, None))
-            if error.shortage is Shortage.NO_ADDRESS:
-                assert not any(self._free((each, None)) for each in WHOLE)
+        resource, refusal = outcome(self.pool.take_address, owner, address=address, now=self.now)
+        if resource is not None:
+            self._take(owner, resource)
+        elif address is not None:
+            assert refusal is Shortage.QUOTA or (refusal is Shortage.ADDRESS_IN_USE and not self._free((address, None)))
+        else:
+            free = any(self._free((each, None)) for each in WHOLE)
+            assert refusal is Shortage.QUOTA or (refusal is Shortage.NO_ADDRESS and not free)
 
     @rule(data=st.data())
     def give_back(self, data):

@@ -28,6 +28,10 @@ def isthmus(*words: str, seconds: float = 120) -> subprocess.CompletedProcess[st
     )
 
 
+PLAINLY = ("env", "--default-signal=INT")
+"""Starts a program that Ctrl-C ends, also where a shell in the background has made it ignored."""
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"}
 

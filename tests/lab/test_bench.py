@@ -21,6 +21,8 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_bench(name):
     done = isthmus("bench", name, "--quick", "--json", seconds=170)
+    if "kernel threads are not seen" in done.stderr:
+        pytest.skip("small packets are measured by kernel threads, which a PID namespace does not show")
     assert done.returncode in (0, 1), done.stderr
     told = json.loads(done.stdout)
     assert told.keys() == {"bench", "figures", "method", "machine"}

@@ -17,7 +17,7 @@ from isthmus.lab.node import wait_until
 from isthmus.lab.scenario import Check, Scenario, Setting, play
 from isthmus.lab.scenarios import SCENARIOS
 from isthmus.lab.topology import Cable, End, LabError, Network, NodePlan, run_in
-from lab.machine import LABS, ROOT, environment, isthmus
+from lab.machine import LABS, PLAINLY, ROOT, environment, isthmus
 
 SMALL = Network(
     name="test-small",
@@ -157,7 +157,7 @@ def test_lab_down_removes_what_a_killed_lab_left():
         process.kill()
         process.wait(timeout=10)
         assert Path("/run/netns/ist-test-small-a").exists()
-        done = isthmus("lab", "down")
+        done = isthmus("lab", "down", "test-small")
         assert done.returncode == 0, done.stderr
         assert "test-small is gone" in done.stdout
 
@@ -178,7 +178,7 @@ def test_a_lab_in_use_is_let_alone():
     with keeper() as process:
         with pytest.raises(LabError, match=f"stands already.*{process.pid}"), standing(SMALL):
             pass
-        done = isthmus("lab", "down")
+        done = isthmus("lab", "down", "test-small")
         assert done.returncode == 2
         assert str(process.pid) in done.stderr
         assert Path("/run/netns/ist-test-small-a").exists()
@@ -201,7 +201,7 @@ def test_a_process_that_got_the_id_of_one_of_ours_is_let_alone():
 def keeper():
     """A process of its own that keeps a network."""
     process = subprocess.Popen(
-        [sys.executable, "-c", KEEPER.format(tests=str(ROOT / "tests"))],
+        [*PLAINLY, sys.executable, "-c", KEEPER.format(tests=str(ROOT / "tests"))],
         stdout=subprocess.PIPE,
         text=True,
         env=environment(),

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -16,7 +18,7 @@ import pytest
 
 from isthmus.lab.node import wait_until
 from isthmus.lab.scenarios import SCENARIOS
-from lab.machine import ROOT, environment, isthmus
+from lab.machine import PLAINLY, ROOT, environment, isthmus
 
 NOBODY = 65534
 
@@ -67,6 +69,41 @@ def test_two_hosts_without_root():
 
 
 @pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_without_root_nothing_is_left_after_a_signal(number):
+    user = ["setpriv", f"--reuid={NOBODY + 1}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
+    with readable_tree() as place:
+        words = [*user, str(place / Path(sys.executable).relative_to(ROOT)), "-m", "isthmus", "lab", "run", "two-hosts"]
+        inner = f"mount --bind {shlex.quote(str(ROOT))} {place} && cd {place} && exec {shlex.join(words)}"
+        running = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", inner],
+            env={**environment(), "PYTHONPATH": f"{place}/src", "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert wait_until(lambda: len(processes_of(NOBODY + 1)) >= 5, 30)
+            running.send_signal(number)
+            assert running.wait(timeout=30) != 0
+            assert wait_until(lambda: not processes_of(NOBODY + 1), 10), processes_of(NOBODY + 1)
+        finally:
+            for pid in processes_of(NOBODY + 1):
+                os.kill(pid, signal.SIGKILL)
+
+
+def processes_of(user: int) -> list[int]:
+    """The processes that run as a user, also those inside of its namespaces."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if entry.stat().st_uid == user and "Z" not in (entry / "stat").read_text().rpartition(")")[2].split()[0]:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.root
 @pytest.mark.usefixtures("nothing_left")
 def test_without_root_what_needs_it_says_so():
     with readable_tree() as place:
@@ -85,7 +122,7 @@ def test_without_root_what_needs_it_says_so():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_scenario_that_is_interrupted_leaves_nothing(number):
     running = subprocess.Popen(
-        [sys.executable, "-m", "isthmus", "lab", "run", "two-hosts"],
+        [*PLAINLY, sys.executable, "-m", "isthmus", "lab", "run", "two-hosts"],
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -109,7 +146,7 @@ def test_up_shell_down():
         assert again.returncode == 2
         assert "stands already" in again.stderr
     finally:
-        assert isthmus("lab", "down").returncode == 0
+        assert isthmus("lab", "down", "two-hosts").returncode == 0
 
 
 def readable_tree() -> tempfile.TemporaryDirectory[str]:

@@ -37,7 +37,7 @@ MAC = bytes.fromhex("020000000001")
 ETHERNET = MAC + bytes.fromhex("020000000002") + b"\x08\x00"
 LINK = len(ETHERNET)
 IPV4_HEADER = 20
-PINS = Path("/tmp/isthmus-kernel-under-test")
+PINS = Path("/run/isthmus-kernel-under-test")
 SIZES = Sizes(slices=1 << 17, endpoints=256)
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 _SKB_OCTETS, _IFINDEX_AT, _CB_AT = 192, 40, 48
@@ -79,6 +79,9 @@ class FakeLinks:
         if name not in self._named and len(self._named) < len(self._free):
             self._named[name] = self._free[len(self._named)]
         return Link(self._named[name], bare=False) if name in self._named else None
+
+    def indexes(self) -> set[int]:
+        return set(self._free)
 
     def forget(self) -> None:
         self._named.clear()
@@ -199,7 +202,10 @@ def whole_second() -> int:
 
 def _outcome(ran: TestRun) -> Outcome:
     """What the program left in ``cb``: realm, and reason plus one."""
-    realm, number = struct.unpack_from("!I", ran.context, _CB_AT)[0], struct.unpack_from("=I", ran.context, _CB_AT + 4)[0]
+    realm, number = (
+        struct.unpack_from("!I", ran.context, _CB_AT)[0],
+        struct.unpack_from("=I", ran.context, _CB_AT + 4)[0],
+    )
     reason = next(each for each in Reason if each == number - 1)
     if reason is Reason.PUNTED:
         assert ran.action == TC_ACT_REDIRECT

@@ -14,10 +14,13 @@ Run as a script, this file is the daemon of one end: it makes or takes over the 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
+import select
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -37,6 +40,8 @@ from isthmus.border.selector import Kind, Selector
 from isthmus.border.verdict import Reason
 from isthmus.plane import Programmable
 from isthmus.plane.kernel import KernelPlane
+from isthmus.wire.ipv4 import Ipv4Header
+from isthmus.wire.transport import emit_udp
 
 SRC = Path(__file__).parents[2] / "src"
 OBJECT = SRC / "isthmus/plane/kernel/objects/border_tc.bpf.o"
@@ -46,6 +51,7 @@ SHARED = Address.parse("192.0.2.55")
 WHOLE = Address.parse("192.0.2.56")
 PORTS = Ranges.of((10000, 10063))
 MEGABYTES = 8
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
 NODES = "abhgs"
 
 pytestmark = [
@@ -73,7 +79,7 @@ def border(end: End) -> Border:
     )
 
 
-def effects(end: End, kind: TunnelKind, expires_at: float) -> list[Programmable]:
+def effects(end: End, kind: TunnelKind, expires_at: float, *, devices: bool = True) -> list[Programmable]:
     """App a has ports of a shared address, app b an address whole."""
     ours, theirs = (GATEWAY, HOST) if end is End.GATEWAY else (HOST, GATEWAY)
     owner = Owner(PRIVATE, theirs)
@@ -88,7 +94,7 @@ def effects(end: End, kind: TunnelKind, expires_at: float) -> list[Programmable]
             key=BindingKey(owner, number),
             selectors=(selector,),
             crossing=Tunnel(realm=PRIVATE, local=ours, remote=theirs, kind=kind, mtu=1476),
-            device=None if end is End.GATEWAY else device,
+            device=device if end is End.HOST and devices else None,
         )
         given.append(Bind(binding=binding, lease=lease))
     return given
@@ -96,12 +102,12 @@ def effects(end: End, kind: TunnelKind, expires_at: float) -> list[Programmable]
 
 def serve(end: End, pin: Path, kind: TunnelKind, *, seconds: float, what: str) -> dict[str, object]:
     plane = KernelPlane(border(end), pin=pin, boot_offset=offset())
-    given = effects(end, kind, time.time() + seconds)
+    given = effects(end, kind, time.time() + seconds, devices=what != "local")
     if what == "destroy":
         plane.destroy()
         return {}
     if what != "look":
-        plane.reconcile(given if what == "serve" else given[:1])
+        plane.reconcile(given[:1] if what == "without" else given)
         plane.attach(PRIVATE, "hn0" if end is End.HOST else "gn0")
         if end is End.GATEWAY:
             plane.attach(PUBLIC, "gp0", punt="pt0")
@@ -115,7 +121,40 @@ def serve(end: End, pin: Path, kind: TunnelKind, *, seconds: float, what: str) -
     return told
 
 
+def bare(pin: Path) -> None:
+    """A gateway whose near realm is behind a TUN: packets without a link header, as of WireGuard."""
+    tun = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", b"tn0", IFF_TUN | IFF_NO_PI))
+    for words in ("link set tn0 up", f"route replace {HOST} dev tn0"):
+        subprocess.run(["ip", *words.split()], check=True, timeout=20)
+    plane = KernelPlane(border(End.GATEWAY), pin=pin, boot_offset=offset())
+    plane.reconcile(effects(End.GATEWAY, TunnelKind.IPIP, time.time() + 60))
+    plane.attach(PRIVATE, "tn0", punt="pt0")
+    plane.attach(PUBLIC, "gp0", punt="pt0")
+    peer = Address.parse("192.0.2.80")
+    datagram = emit_udp(src=SHARED, dst=peer, src_port=10005, dst_port=5353, payload=b"bare")
+    inner = Ipv4Header(total_length=20 + len(datagram), protocol=17, src=SHARED, dst=peer).emit() + datagram
+    outer = Ipv4Header(total_length=20 + len(inner), protocol=4, src=HOST, dst=GATEWAY).emit() + inner
+    found = b""
+    for _ in range(20):  # the first ones may be lost to a neighbour that is not known yet
+        os.write(tun, outer)
+        while not found and select.select([tun], [], [], 0.2)[0]:
+            packet = os.read(tun, 65535)
+            found = packet if packet[9:10] == b"\x04" else b""
+        if found:
+            break
+    dying = Ipv4Header(total_length=20 + len(datagram), ttl=1, protocol=17, src=SHARED, dst=peer).emit() + datagram
+    os.write(tun, Ipv4Header(total_length=20 + len(dying), protocol=4, src=HOST, dst=GATEWAY).emit() + dying)
+    time.sleep(0.1)
+    counters = {reason.name: count for reason, count in plane.counters().items() if count}
+    plane.destroy()
+    print(json.dumps({"packet": found.hex(), "counters": counters}))
+
+
 def main() -> None:
+    if sys.argv[1] == "bare":
+        bare(Path(sys.argv[2]))
+        return
     end, pin, kind, seconds, what = sys.argv[1:]
     print(json.dumps(serve(End[end], Path(pin), TunnelKind[kind], seconds=float(seconds), what=what)))
 
@@ -201,11 +240,14 @@ link add gp0 netns {g} type veth peer name sp0 netns {s}
 """
 
 
-@pytest.fixture(params=[TunnelKind.IPIP, TunnelKind.GRE], ids=lambda kind: kind.name)
+both_kinds = pytest.mark.parametrize("lab", list(TunnelKind), indirect=True, ids=lambda kind: kind.name)
+
+
+@pytest.fixture
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     name = f"ist{secrets.token_hex(3)}"
     pins = Path("/run") / f"{name}-pins"
-    made = Lab(name, pins, request.param)
+    made = Lab(name, pins, getattr(request, "param", TunnelKind.IPIP))
     try:
         for node in NODES:
             subprocess.run(["ip", "netns", "add", name + node], check=True, timeout=20)
@@ -276,8 +318,12 @@ print(asked, answered)
 """
 
 
-def ask(lab: Lab, node: str, address: object, port: int, *, seconds: float = 0.0, patience: float = 1.0) -> tuple[int, int]:
-    asked, answered = lab.run(node, sys.executable, "-c", ASK, str(address), str(port), str(seconds), str(patience)).split()
+def ask(
+    lab: Lab, node: str, address: object, port: int, *, seconds: float = 0.0, patience: float = 1.0
+) -> tuple[int, int]:
+    asked, answered = lab.run(
+        node, sys.executable, "-c", ASK, str(address), str(port), str(seconds), str(patience)
+    ).split()
     return int(asked), int(answered)
 
 
@@ -314,6 +360,7 @@ def gso_kept(lab: Lab, work: Callable[[], object]) -> float:
     return (after[0] - before[0]) / max(after[1] - before[1], 1)
 
 
+@both_kinds
 def test_megabytes_both_ways_after_the_daemons_have_gone(joined: Lab) -> None:
     peer: list[tuple[str, int]] = []
     size = gso_kept(joined, lambda: peer.append(transfer(joined, "a", "s", "192.0.2.80", 8080)))
@@ -331,11 +378,13 @@ def test_megabytes_both_ways_after_the_daemons_have_gone(joined: Lab) -> None:
     assert joined.count(End.HOST, Reason.FORWARDED_OUTWARD) > 0
 
 
+@both_kinds
 def test_a_whole_address(joined: Lab) -> None:
     assert transfer(joined, "b", "s", "192.0.2.80", 8080)[0] == str(WHOLE)
     assert transfer(joined, "s", "b", WHOLE, 22)[0] == "192.0.2.80"
 
 
+@both_kinds
 def test_programs_meet_at_the_gateway(joined: Lab) -> None:
     """Large segments that leave one tunnel for another (RFC 3102 §6.7)."""
     assert transfer(joined, "a", "b", WHOLE, 8080)[0] == str(SHARED)
@@ -377,6 +426,33 @@ def test_a_port_of_the_pool_that_nobody_holds_is_dropped_and_the_machines_own_pa
         assert ask(joined, "s", SHARED, 7) == (1, 1)
 
 
+def test_without_a_device_packets_are_for_the_hosts_own_stack(joined: Lab) -> None:
+    joined.daemon(End.HOST, what="local")
+    joined.run("h", "ip", "addr", "add", f"{SHARED}/32", "dev", "lo")
+    joined.run("h", "ip", "link", "set", "lo", "up")
+    with ended(joined.python("h", HEAR, "10012")) as hearing:
+        assert hearing.stdout is not None
+        assert hearing.stdout.readline() == "ready\n"
+        assert ask(joined, "s", SHARED, 10012, patience=0.1) == (1, 0)
+        assert hearing.communicate(timeout=20)[0] == "192.0.2.80\n"
+
+
+def test_where_no_route_leads_is_counted(joined: Lab) -> None:
+    joined.run("g", "ip", "route", "add", "unreachable", "198.51.100.0/24")
+    assert ask(joined, "a", "198.51.100.9", 80, patience=0.1) == (1, 0)
+    assert joined.count(End.GATEWAY, Reason.NO_ROUTE) == 1
+
+
+HEAR = """
+import socket, sys
+end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+end.bind(("0.0.0.0", int(sys.argv[1])))
+end.settimeout(10)
+print("ready", flush=True)
+print(end.recvfrom(2048)[1][0])
+"""
+
+
 def test_a_source_port_that_is_not_leased_does_not_leave_the_host(joined: Lab) -> None:
     joined.run("a", "sysctl", "-qw", "net.ipv4.ip_local_port_range=30000 30010")
     assert ask(joined, "a", "192.0.2.80", 5353, patience=0.1) == (1, 0)
@@ -414,6 +490,18 @@ def test_when_the_deadline_passes_it_stops_though_nobody_is_there(joined: Lab) -
         time.sleep(3.1)
         assert ask(joined, "a", "192.0.2.80", 5353, patience=0.2) == (1, 0)
     assert joined.count(End.GATEWAY, Reason.LEASE_EXPIRED) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="needs /dev/net/tun")
+def test_packets_without_a_link_header(lab: Lab) -> None:
+    with echoing(lab, "s", 5353):
+        told = json.loads(lab.run("g", sys.executable, __file__, "bare", str(lab.pins / "g")))
+    packet = bytes.fromhex(told["packet"])
+    assert (packet[12:16], packet[16:20]) == (GATEWAY.octets, HOST.octets)
+    assert (packet[36:40], packet[-4:]) == (SHARED.octets, b"bare")
+    assert told["counters"]["FORWARDED_OUTWARD"] >= 1
+    assert told["counters"]["FORWARDED_INWARD"] >= 1
+    assert told["counters"]["PUNTED"] == 1
 
 
 def test_destroyed_planes_leave_nothing(joined: Lab) -> None:

@@ -186,7 +186,7 @@ static __noinline int hairpin(struct __sk_buff *skb, struct ingress *from, struc
 }
 
 /* Let a host's packet out into the realm that its source is leased from (RFC 3102 §2; RFC 2003 §3). */
-static __noinline int outward(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival, __u32 owner)
+static __always_inline int outward(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival, __u32 owner)
 {
 	int tos, turned;
 
@@ -207,7 +207,7 @@ static __noinline int outward(struct __sk_buff *skb, struct ingress *from, struc
 }
 
 /* Give a packet to the programs that use its binding: the host's mirror (RFC 3102 §3.1). */
-static __noinline int deliver_inner(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival, __u32 device)
+static __always_inline int deliver_inner(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival, __u32 device)
 {
 	int tos;
 

@@ -68,6 +68,8 @@ class Binding:
             raise ValueError(f"binding {self.key} selects nothing")
         if len({(each.realm, each.local) for each in self.selectors}) > 1:
             raise ValueError(f"binding {self.key} selects from several addresses")
+        if sum(each.kind is None for each in self.selectors) > 1:
+            raise ValueError(f"binding {self.key} selects {self.selectors[0].local} twice")
 
     @property
     def realm(self) -> int:

@@ -123,9 +123,9 @@ def shell(
 
 @app.command()
 @output.plain_errors
-def down() -> None:
+def down(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one.")] = None) -> None:
     """Take away every network that nobody keeps, also what a killed lab has left."""
-    removed = lab.down()
+    removed = lab.down(name)
     typer.echo("\n".join(f"{name} is gone" for name in removed) or "No network was up.")
 
 

@@ -301,9 +301,14 @@ class HostRole:
         elif want is not None and want.own_device is not None:
             self._later(want)
         elif want is not None:
-            self._fail(
-                want, f"the gateway says no: {event.problem}" + (f" (RSIP error {event.code})" if event.code else "")
-            )
+            self._fail(want, self._complaint(event))
+
+    def _complaint(self, event: Refused) -> str:
+        """Why a request came to nothing, for who asked."""
+        if not self._client_id or not event.code:
+            where = f"the gateway {self._gateway} port {self._section.port}"
+            return f"{where} does not answer: {event.problem}. Is it running, and does no firewall stand between?"
+        return f"the gateway says no: {event.problem}; see 'isthmus explain {int(event.code)}'"
 
     def _fail(self, want: Want, problem: str) -> None:
         self._book.by_request.pop(want.request, None)

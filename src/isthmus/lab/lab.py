@@ -238,8 +238,8 @@ def _mounts_below(directory: Path) -> list[str]:
     return [point for point in points if point.startswith(f"{directory}/")]
 
 
-def down() -> list[str]:
-    """Remove every lab that nobody keeps, and return their names.
+def down(name: str | None = None) -> list[str]:
+    """Remove every lab that nobody keeps, or the one of that name, and return their names.
 
     Raises:
         LabError: one is kept by a process that still runs, and would lose it from under its feet.
@@ -247,6 +247,8 @@ def down() -> list[str]:
     removed = []
     kept = []
     for record in records():
+        if name not in (None, record.name):
+            continue
         if record.alive:
             kept.append(record)
         else:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
 
 from isthmus.lab.scenario import Setting
 from isthmus.lab.topology import LabError
@@ -26,6 +29,7 @@ TOOLS = {
     "ethtool": "ethtool",
     "nsenter": "util-linux",
     "unshare": "util-linux",
+    "setpriv": "util-linux",
     "nft": "nftables",
     "curl": "curl",
 }
@@ -45,7 +49,20 @@ def enter(arguments: Sequence[str]) -> int:
     Raises:
         LabError: the machine does not let ordinary users have one.
     """
-    unshare = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child"]
+    # If this process is killed, unshare goes with it, and whatever it has made with that.
+    unshare = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+    ]
     missing = missing_tools()
     if missing:
         raise LabError(f"{missing}, or run this as root, which installs it")
@@ -57,7 +74,24 @@ def enter(arguments: Sequence[str]) -> int:
         )
     inner = 'mount -t tmpfs -o mode=755 isthmus-lab /run && exec "$@"'
     command = [*unshare, "--mount-proc", "sh", "-c", inner, "sh", sys.executable, "-m", "isthmus", *arguments]
-    return subprocess.run(command, check=False, env={**os.environ, _MARK: "1"}).returncode
+    return _wait_for(subprocess.Popen(command, env={**os.environ, _MARK: "1"}))
+
+
+def _wait_for(unshare: subprocess.Popen[bytes]) -> int:
+    """Wait, and hand on a request to end: unshare itself listens to none. Ctrl-C reaches the inside by the terminal."""
+
+    def hand_on(number: int, _frame: FrameType | None) -> None:
+        children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text(encoding="ascii")
+        for child in children.split():
+            os.kill(int(child), number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return unshare.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def missing_tools(*more: str) -> str:

@@ -48,6 +48,9 @@ class Links(Protocol):
     def find(self, name: str) -> Link | None:
         """The interface of a name, if there is one."""
 
+    def indexes(self) -> set[int]:
+        """Every interface that there is."""
+
     def attach(self, index: int, program_fd: int) -> None:
         """Let a program see what arrives at an interface, in the place of the one before."""
 
@@ -69,6 +72,10 @@ class MachineLinks:
                 return None
         (kind,) = struct.unpack_from("=H", answer, 16)
         return Link(index, kind in _BARE)
+
+    def indexes(self) -> set[int]:
+        """Every interface that there is."""
+        return {index for index, _ in socket.if_nameindex()}
 
     def attach(self, index: int, program_fd: int) -> None:
         """Let a program see what arrives at an interface, in the place of the one before.

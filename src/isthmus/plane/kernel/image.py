@@ -21,8 +21,7 @@ from isthmus.border.binding import Binding, BindingKey, Owner
 from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Unbind
 from isthmus.border.realm import Border
 from isthmus.border.selector import Kind
-from isthmus.border.table import BindingTable
-from isthmus.errors import Conflict, PlaneError, Unsupported
+from isthmus.errors import PlaneError, Unsupported
 from isthmus.plane import Programmable
 from isthmus.plane.kernel.index import Held, Index
 from isthmus.plane.kernel.maps import Codec
@@ -66,7 +65,6 @@ class Image:
         self._changes: list[Change] = []
         self._codec, self._numbers, self._owners, self._device = codec, numbers, owners, device
         self._counted = (slots, numbers, owners)
-        self._table = BindingTable()
         self._holdings: Counter[bytes] = Counter()
         self._held: dict[BindingKey, tuple[Held, bytes]] = {}
         self._index = Index(border, codec, slots, entry=self.entry, word=self.word)
@@ -137,20 +135,17 @@ class Image:
     def _bind(self, effect: Bind) -> None:
         binding, key = effect.binding, effect.binding.key
         _check(binding)
+        refused = self._index.conflict(binding)
+        if refused is not None:
+            raise PlaneError(f"{refused} is already held")
         before = self._held.get(key)
         endpoint = self._enter(binding)
-        try:
-            self._table.apply(effect)
-        except Conflict as conflict:
-            self._leave(binding, endpoint)
-            raise PlaneError(str(conflict)) from conflict
         self._held[key] = Held(binding, self._numbers[endpoint], effect.lease.expires_at), endpoint
         self._index.replace(before and before[0], self._held[key][0])
         if before is not None:
             self._leave(before[0].binding, before[1])
 
     def _extend(self, effect: Extend) -> None:
-        self._table.apply(effect)
         if effect.key in self._held:
             before, endpoint = self._held[effect.key]
             after = replace(before, expires_at=effect.expires_at)
@@ -158,7 +153,6 @@ class Image:
             self._index.replace(before, after)
 
     def _unbind(self, effect: Unbind) -> None:
-        self._table.apply(effect)
         if effect.key in self._held:
             before, endpoint = self._held.pop(effect.key)
             self._index.replace(before, None)

@@ -47,7 +47,8 @@ class Held:
         return Standing(self.endpoint, self.expires_at, selector.remote)
 
 
-_Span = tuple[int, int, Standing]
+_Whose = tuple[Held, Standing]
+_Span = tuple[int, int, Held, Standing]
 "First port, last port, whose."
 
 
@@ -61,7 +62,7 @@ class _Parts:
     first_slice: int | None = None
     spans: dict[int, list[_Span]] = field(default_factory=dict)
     "By number of the slice within the address."
-    values: dict[tuple[Kind, int], Standing] = field(default_factory=dict)
+    values: dict[tuple[Kind, int], _Whose] = field(default_factory=dict)
     split: set[int] = field(default_factory=set)
     "Slices that have entries in ``by_demux``."
     held: int = 0
@@ -92,7 +93,7 @@ class Index:
         self._codec, self._slots, self._entry, self._word = codec, slots, entry, word
         self._size = border.slice_size
         self._parts: dict[_At, _Parts] = {}
-        self._bound: dict[_At, Standing] = {}
+        self._bound: dict[_At, _Whose] = {}
         self._claimed: dict[int, list[Prefix]] = {}
         by_address: dict[_At, list[Selector]] = {}
         for claim in border.claims:
@@ -121,7 +122,33 @@ class Index:
             for at in {(each.realm, each.local): None for each in before.binding.selectors if each.kind is not None}:
                 self._show_address(at)
 
+    def conflict(self, binding: Binding) -> Selector | None:
+        """The first selector of a binding that another one holds any of, as ``BindingTable.holder`` would say."""
+        for each in binding.selectors:
+            if any(held.binding.key != binding.key for held in self._holders(each)):
+                return each
+        return None
+
     # --- bindings and claims --------------------------------------------------------------
+
+    def _holders(self, selector: Selector) -> Iterator[Held]:
+        at = (selector.realm, selector.local)
+        if selector.kind is None:
+            if at in self._bound:
+                yield self._bound[at][0]
+            return
+        parts = self._parts.get(at)
+        if parts is None:
+            return
+        if selector.kind is not Kind.PORT:
+            keys = ((selector.kind, value) for value in selector.values)
+            yield from (parts.values[key][0] for key in keys if key in parts.values)
+            return
+        for first, last in selector.values.pairs:
+            for number in range(first // self._size, last // self._size + 1):
+                for low, high, held, _ in parts.spans.get(number, ()):
+                    if low <= last and high >= first:
+                        yield held
 
     def _claim(self, realm: int, local: Prefix, claims: list[Selector]) -> None:
         """Enter what pools claim of an address in part."""
@@ -158,16 +185,16 @@ class Index:
         for each in held.binding.selectors:
             at, standing = (each.realm, each.local), held.standing(each)
             if each.kind is None:
-                self._bound.setdefault(at, standing)
+                self._bound.setdefault(at, (held, standing))
                 continue
             parts = self._part(at)
             parts.held += 1
             if each.kind is Kind.PORT:
-                for number, span in self._spans(each, standing):
+                for number, span in self._spans(each, held):
                     parts.spans.setdefault(number, []).append(span)
             else:
                 for value in each.values:
-                    parts.values.setdefault((each.kind, value), standing)
+                    parts.values.setdefault((each.kind, value), (held, standing))
             self._show_address(at)
 
     def _unlink(self, held: Held) -> None:
@@ -179,7 +206,7 @@ class Index:
             parts = self._parts[at]
             parts.held -= 1
             if each.kind is Kind.PORT:
-                for number, span in self._spans(each, held.standing(each)):
+                for number, span in self._spans(each, held):
                     parts.spans[number].remove(span)
                     if not parts.spans[number]:
                         del parts.spans[number]
@@ -187,11 +214,12 @@ class Index:
                 for value in each.values:
                     parts.values.pop((each.kind, value), None)
 
-    def _spans(self, selector: Selector, standing: Standing) -> Iterator[tuple[int, _Span]]:
+    def _spans(self, selector: Selector, held: Held) -> Iterator[tuple[int, _Span]]:
+        standing = held.standing(selector)
         for first, last in selector.values.pairs:
             for number in range(first // self._size, last // self._size + 1):
                 low = max(first, number * self._size)
-                yield number, (low, min(last, number * self._size + self._size - 1), standing)
+                yield number, (low, min(last, number * self._size + self._size - 1), held, standing)
 
     def _part(self, at: _At) -> _Parts:
         if at not in self._parts:
@@ -221,11 +249,12 @@ class Index:
             self._refresh_slice(realm, local, number)
         else:
             found = self._parts[realm, local].values.get((kind, number))
-            self._show(realm, local.address, kind, number, found)
+            self._show(realm, local.address, kind, number, None if found is None else found[1])
 
     def _refresh_prefix(self, realm: int, local: Prefix) -> None:
         claims = self._claimed.get(realm, [])
-        standing = self._bound.get((realm, local))
+        found = self._bound.get((realm, local))
+        standing = None if found is None else found[1]
         if standing is None and local in claims:
             standing = self._around(realm, local)
         value = None
@@ -241,7 +270,7 @@ class Index:
             number = local.address.number >> (bits - length) << (bits - length)
             found = self._bound.get((realm, Prefix(Address(local.family, number), length)))
             if found is not None:
-                return found
+                return found[1]
         return NOBODY
 
     def _refresh_slice(self, realm: int, local: Prefix, number: int) -> None:
@@ -256,7 +285,7 @@ class Index:
         if standing is None or not sliced:
             if not whole:
                 entries |= dict.fromkeys(claims, NOBODY)
-            for first, last, each in reversed(spans):
+            for first, last, _, each in reversed(spans):
                 entries |= dict.fromkeys(range(first, last + 1), each)
         for port, each in entries.items():
             self._show(realm, local.address, Kind.PORT, port, each, claimed=port in claims)
@@ -281,5 +310,5 @@ def _alone(spans: list[_Span], low: int, high: int) -> Standing | None:
     """Whose a slice is, if it is one binding's and nothing but a word is needed to say so."""
     if len(spans) != 1 or spans[0][:2] != (low, high):
         return None
-    remote = spans[0][2].remote
-    return spans[0][2] if remote.network is None and remote.port is None else None
+    remote = spans[0][3].remote
+    return spans[0][3] if remote.network is None and remote.port is None else None

@@ -27,6 +27,7 @@ from isthmus.plane.kernel.maps import STRUCTS
 
 _OBJECT = "border_tc.bpf.o"
 _PROGRAM = "border"
+_MNT_DETACH = 2
 _BPFFS_MAGIC = 0xCAFE4A11
 _NUMBER_0 = bytes(4)
 _log = logging.getLogger(__name__)
@@ -140,8 +141,7 @@ class Loaded:
             return
         for name in ("about", "program", *self.maps):
             (self.pin / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.pin.rmdir()
+        release_bpffs(self.pin)
 
 
 def ensure_bpffs(path: Path) -> None:
@@ -162,6 +162,15 @@ def ensure_bpffs(path: Path) -> None:
     if libc.mount(b"bpf", str(path).encode(), b"bpf", 0, b"mode=0700"):
         reason = os.strerror(ctypes.get_errno())
         raise Unsupported(f"BPF file system on {path}: {reason}", remedy=f"as root: mount -t bpf bpf {path}")
+
+
+def release_bpffs(path: Path) -> None:
+    """Undo ``ensure_bpffs`` where nothing is pinned any more: unmount what is mounted just there, remove it."""
+    left = [each for each in path.iterdir() if each.suffix != ".debug"] if path.is_dir() else []
+    if path.is_mount() and not left:
+        ctypes.CDLL(None, use_errno=True).umount2(str(path).encode(), _MNT_DETACH)
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def _is_bpffs(path: Path) -> bool:

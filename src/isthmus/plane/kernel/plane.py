@@ -13,6 +13,7 @@ it is away, until the deadlines in the entries pass.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,7 +38,9 @@ _SPARE_ADDRESSES = 16
 "Addresses beyond the claimed ones that there are slices for: of a host, or bound by configuration."
 _LEAST_WORDS = 1 << 14
 _RUN = 4096
-"Slice words that are compared at once."
+"Slice words, or octets of the contacts, that are compared at once."
+_EPOCH_SECONDS, _EPOCH_MASK, _EPOCHS_KEPT = 64, 0xFFF, 120
+"As in abi.h; tests/test_abi.py compares them."
 
 
 class KernelPlane:
@@ -133,6 +136,7 @@ class KernelPlane:
         self._write_difference(image)
         image.settle()
         self._image, self._pending = image, False
+        self._forget_interfaces()
         for name in [*self._devices, *devices]:
             if name in devices:
                 self._begin_device(name, _realm_of(image, name))
@@ -151,6 +155,21 @@ class KernelPlane:
     def events(self) -> list[Violation]:
         """The violations seen since the last call, oldest first."""
         return [self._reader.violation(octets) for octets in self._ring.drain()]
+
+    def forget_old_contacts(self) -> None:
+        """Empty the words of peers not written to for long; call it once a day.
+
+        Epochs have twelve bits: a word that is never looked at would be young again after three days.
+        """
+        now = int(time.clock_gettime(time.CLOCK_BOOTTIME)) // _EPOCH_SECONDS
+        nothing = bytes(_RUN)
+        with self._maps["contacted"].mapped() as memory, memoryview(memory).cast("I") as words:
+            for start in range(0, len(memory), _RUN):
+                if memory[start : start + _RUN] == nothing:
+                    continue
+                for at in range(start // 4, (start + _RUN) // 4):
+                    if words[at] and (now - words[at]) & _EPOCH_MASK > _EPOCHS_KEPT:
+                        words[at] = 0
 
     def fileno(self) -> int:
         """Readable when there are ``events``."""
@@ -197,6 +216,13 @@ class KernelPlane:
         if index is not None:
             self._links.detach(index)
             self._maps["interfaces"].remove(self._codec.number(index))
+
+    def _forget_interfaces(self) -> None:
+        """Remove what pinned maps say of interfaces that have vanished."""
+        there = self._links.indexes()
+        for key, _ in list(self._maps["interfaces"].items()):
+            if int.from_bytes(key, "little") not in there:
+                self._maps["interfaces"].remove(key)
 
     def _need(self, interface: str) -> Link:
         link = self._links.find(interface)

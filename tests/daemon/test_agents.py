@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Gateway and host daemons with each other, in the seed's Figure 1, when things go wrong."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from isthmus.daemon.control import call
+from isthmus.lab import figure
+from isthmus.lab.lab import standing
+from isthmus.lab.node import wait_until
+from isthmus.lab.scenario import Setting
+from isthmus.lab.topology import LabError
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root"),
+]
+HERE = (sys.executable, "-m", "isthmus")
+AUTO = Setting(plane="auto")
+
+
+@pytest.fixture
+def lab():
+    with standing(figure.network(f"t{secrets.token_hex(3)}", hosts=("host-a",))) as made:
+        yield made
+
+
+def up(lab, *, lease=True, transport="udp", state=None, more=""):
+    lab["gateway"].up(figure.gateway_configuration(lab, AUTO, state=state, more=more))
+    host(lab, lease=lease, transport=transport)
+
+
+def host(lab, *, lease=True, transport="udp"):
+    text = figure.host_configuration(lab, AUTO, "host-a", lease=lease, ports=16)
+    lab["host-a"].up(text.replace('near = "private"\n', f'near = "private"\ntransport = "{transport}"\n'))
+
+
+def leases(lab):
+    return lab["gateway"].isthmus("leases")
+
+
+def held(lab):
+    return call(lab["host-a"].socket_path, {"do": "host"})
+
+
+def interfaces(node):
+    return {line.split(": ")[1].partition("@")[0] for line in node.run("ip", "-o", "link").stdout.splitlines()}
+
+
+def program(lab, *words, check=True):
+    return lab["host-a"].run(*HERE, "run", "--socket", str(lab["host-a"].socket_path), *words, check=check)
+
+
+def test_over_tcp_leases_are_held_and_the_registration_outlives_the_connection(lab):
+    up(lab, transport="tcp")
+    assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)
+    before = leases(lab)
+    lab["gateway"].daemons["isthmus"].kill()
+    lab["gateway"].up(figure.gateway_configuration(lab, AUTO))
+    assert leases(lab) == before
+    assert wait_until(lambda: program(lab, "--", "true", check=False).returncode == 0, 15)
+    assert leases(lab) == before, "what the program held is given back, the rest stands"
+
+
+@pytest.mark.rfc("3103", "10.2.2")
+def test_a_gateway_that_forgot_everything_is_registered_with_again(lab):
+    up(lab, state="memory:")
+    assert wait_until(lambda: len(leases(lab)) == 1, 10)
+    first = leases(lab)[0]
+    lab["gateway"].daemons["isthmus"].stop()
+    lab["gateway"].up(figure.gateway_configuration(lab, AUTO, state="memory:"))
+    assert leases(lab) == []
+    assert program(lab, "--", "true").returncode == 0, "301 makes the host deregister, register and ask again"
+    again = leases(lab)
+    assert [row["host"] for row in again] == [first["host"]]
+    assert again[0]["client_id"] != first["client_id"]
+    assert held(lab)["leases"][0]["ports"] == again[0]["ports"]
+
+
+@pytest.mark.rfc("3103", "10.2.1")
+def test_a_host_that_was_killed_gets_rid_of_its_former_self(lab):
+    up(lab)
+    assert wait_until(lambda: len(leases(lab)) == 1, 10)
+    first = leases(lab)[0]
+    lab["host-a"].daemons["isthmus"].kill()
+    host(lab)
+    assert wait_until(lambda: [row["client_id"] for row in leases(lab)] not in ([], [first["client_id"]]), 10)
+    assert len(leases(lab)) == 1
+    assert leases(lab)[0]["ports"] != first["ports"], "what it had rests first"
+
+
+def test_a_revoked_lease_ends_at_once_and_what_the_configuration_wants_is_asked_for_again(lab):
+    up(lab)
+    assert wait_until(lambda: len(leases(lab)) == 1, 10)
+    first = leases(lab)[0]
+    call(lab["gateway"].socket_path, {"do": "revoke", "host": first["host"], "bind_id": first["bind_id"]})
+    assert wait_until(lambda: first not in leases(lab), 5)
+    assert wait_until(lambda: len(leases(lab)) == 1, 10)
+    assert wait_until(lambda: [row["ports"] for row in held(lab)["leases"]] == [leases(lab)[0]["ports"]], 5)
+    past = lab["gateway"].run(
+        *HERE, "who-had", f"{figure.SHARED}:{first['ports'].split('-')[0]}", "--json",
+        "--socket", str(lab["gateway"].socket_path),
+    )  # fmt: skip
+    assert json.loads(past.stdout)[0]["ending"] == "revoked"
+
+
+def test_a_host_waits_for_a_gateway_that_is_not_there_yet(lab):
+    host(lab)
+    assert held(lab)["leases"] == []
+    lab["gateway"].up(figure.gateway_configuration(lab, AUTO))
+    assert wait_until(lambda: len(held(lab)["leases"]) == 1, 30)
+
+
+def test_a_program_on_a_whole_address_has_every_port(lab):
+    up(lab, lease=False)
+    shown = program(lab, "--whole", "--show", "--", "cat", "/proc/sys/net/ipv4/ip_local_port_range")
+    assert "149.112.240." in shown.stderr
+    assert shown.stdout.split() == ["32768", "60999"]
+    assert leases(lab) == []
+
+
+@pytest.mark.rfc("3102", "3.1")
+def test_a_program_draws_its_ports_from_the_lease_and_has_the_tunnels_mtu(lab):
+    up(lab, lease=False)
+    script = "cat /proc/sys/net/ipv4/ip_local_port_range; ip route show default; ip -4 -o addr show dev rsip0"
+    shown = program(lab, "--ports", "32", "--show", "--", "sh", "-c", script)
+    first, last = shown.stderr.split()[-1].split("-")
+    assert int(last) - int(first) == 31
+    assert shown.stdout.split()[:2] == [first, last]
+    assert "mtu 1480" in shown.stdout
+    assert f"inet {figure.SHARED}/32" in shown.stdout
+
+
+def test_without_a_daemon_run_brings_its_own_and_leaves_nothing(lab):
+    lab["gateway"].up(figure.gateway_configuration(lab, AUTO))
+    before = set(Path("/run/netns").glob("isthmus-*"))
+    done = lab["host-a"].run(*HERE, "run", "--gateway", figure.GATEWAY_NEAR, "--", "sh", "-c", "exit 7", check=False)
+    assert done.returncode == 7, done.stderr
+    assert leases(lab) == []
+    assert set(Path("/run/netns").glob("isthmus-*")) == before
+    assert interfaces(lab["host-a"]) == {"lo", "eth0"}
+    assert "isthmus-run-" not in subprocess.run(["mount"], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_gateway_that_does_not_answer_is_said_plainly(lab):
+    with pytest.raises(LabError, match=r"does not answer|did not answer|no answer|not registered"):
+        lab["host-a"].run(*HERE, "run", "--gateway", figure.GATEWAY_NEAR, "--", "true", seconds=60)
+
+
+@pytest.mark.rfc("3102", "3.1")
+def test_no_arp_for_a_leased_address(lab):
+    up(lab)
+    assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)
+    asked = lab["gateway"].run("sh", "-c", f"ip route add {figure.SHARED}/32 dev lan0 table 77 2>/dev/null; "
+                               f"arping -c 2 -w 3 -I lan0 {figure.SHARED} 2>&1 || true")  # fmt: skip
+    settings = lab["host-a"].run("cat", "/proc/sys/net/ipv4/conf/eth0/arp_ignore").stdout.strip()
+    assert settings == "1"
+    assert "reply from" not in asked.stdout.lower()
+
+
+def test_a_wrong_configuration_changes_nothing(lab):
+    node = lab["gateway"]
+    path = node.directory / "wrong.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(figure.gateway_configuration(lab, AUTO).replace("10000-19999", "10000-99999"), encoding="utf-8")
+    links = node.run("ip", "-o", "link").stdout
+    done = node.run(*HERE, "up", str(path), check=False)
+    assert done.returncode == 2
+    assert str(path) in done.stderr
+    assert "gateway.pool[0].ports" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert node.run("ip", "-o", "link").stdout == links
+    path.write_text(figure.gateway_configuration(lab, AUTO).replace('"wan0"', '"wan7"'), encoding="utf-8")
+    done = node.run(*HERE, "up", str(path), check=False)
+    assert done.returncode == 2
+    assert "wan7" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert node.run("ip", "-o", "link").stdout == links, "a start that fails takes back what it made"

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the maps should hold, and in which order it changes; no kernel is needed."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from isthmus.address import Address, Prefix
+from isthmus.border.binding import FOREVER, Binding, BindingKey, Lease, Method, Owner
+from isthmus.border.crossing import Tunnel
+from isthmus.border.effect import Bind, Ending, Extend, Unbind
+from isthmus.border.ranges import Ranges
+from isthmus.border.realm import Border, Realm
+from isthmus.border.selector import Admit, Kind, Remote, Selector
+from isthmus.errors import PlaneError, Unsupported
+from isthmus.plane import Programmable
+from isthmus.plane.kernel.btf import Types
+from isthmus.plane.kernel.image import Change, Image
+from isthmus.plane.kernel.maps import NOWHERE, Codec
+from isthmus.plane.kernel.number import Numbers, Owners, Slots
+from plane.test_equivalence import PUBLIC, scenes
+
+OBJECT = Path(__file__).parents[2] / "src/isthmus/plane/kernel/objects/border_tc.bpf.o"
+pytestmark = pytest.mark.skipif(not OBJECT.exists(), reason="needs the objects: make -C bpf")
+
+OWNER = Owner(1, Address.parse("10.0.0.4"))
+SHARED = Prefix.parse("192.0.2.55/32")
+CLAIMED, CONTACTED, SPLIT = 1, 2, 4
+NOW = 1_800_000_000.0
+
+
+def codec() -> Codec:
+    return Codec(Types.of_object(OBJECT.read_bytes()), boot_offset=NOW - 1000)
+
+
+def image(border: Border, known: Image | None = None, *, addresses: int = 8, endpoints: int = 32) -> Image:
+    """An image that gives the numbers that another has given."""
+    pack = codec()
+    slots = numbers = owners = None
+    if known is not None:
+        shown = {place: pack.first_slice(value) for place, value in known.tables["addresses"].items()}
+        slots = {place: first for place, first in shown.items() if first is not None}
+        numbers = {value: int.from_bytes(key, "little") for key, value in known.tables["endpoints"].items()}
+        owners = {place: pack.tag(value) for place, value in known.tables["owners"].items()}
+    shift = border.slice_size.bit_length() - 1
+    return Image(
+        border,
+        pack,
+        slots=Slots(shift, addresses, slots),
+        numbers=Numbers(endpoints, numbers),
+        owners=Owners(owners),
+        device=lambda name: {"dev0": 5}.get(name, NOWHERE),
+    )
+
+
+def bind(
+    values: Ranges | None,
+    *,
+    bind_id: int = 1,
+    remote: Remote | None = None,
+    expires_at: float = NOW + 10,
+    local: Prefix = SHARED,
+    kind: Kind = Kind.PORT,
+    near: str = "10.0.0.1",
+    device: str | None = None,
+) -> Bind:
+    whole = values is None
+    selector = Selector(
+        realm=PUBLIC, local=local, kind=None if whole else kind, values=values or Ranges(()), remote=remote or Remote()
+    )
+    tunnel = Tunnel(
+        realm=1, local=Address.parse(near), remote=OWNER.address if "." in near else Address.parse("fd00::4")
+    )
+    binding = Binding(key=BindingKey(OWNER, bind_id), selectors=(selector,), crossing=tunnel, device=device)
+    lease = Lease(client_id=1, method=Method.RSAP_IP, granted_at=NOW, expires_at=expires_at)
+    return Bind(binding=binding, lease=lease)
+
+
+def simple(*claims: Selector, slice_size: int = 64) -> Border:
+    realms = (Realm(number=1, name="private"), Realm(number=PUBLIC, name="public"))
+    return Border(realms=realms, claims=claims, slice_size=slice_size)
+
+
+def claim(first: int, last: int) -> Selector:
+    return Selector(realm=PUBLIC, local=SHARED, kind=Kind.PORT, values=Ranges.of((first, last)))
+
+
+def word(of: Image, number: int) -> tuple[int, int, int]:
+    """Deadline, endpoint, flags."""
+    found = of.words[number]
+    return found >> 32, found >> 8 & 0xFFFFFF, found & 0xFF
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(scene=scenes())
+def test_step_by_step_and_all_at_once_end_in_the_same_maps(scene: tuple[Border, list[Programmable]]) -> None:
+    border, effects = scene
+    stepwise = image(border)
+    for effect in effects:
+        stepwise.apply(effect)
+    again = image(border, stepwise)
+    for effect in effects:
+        again.apply(effect)
+    again.settle()
+    assert again.tables == stepwise.tables
+    assert again.words == stepwise.words
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(scene=scenes())
+def test_unbinding_everything_leaves_the_claims(scene: tuple[Border, list[Programmable]]) -> None:
+    border, effects = scene
+    used = image(border)
+    for effect in effects:
+        used.apply(effect)
+    for binding in list(used.bindings()):
+        used.apply(Unbind(key=binding.key, ending=Ending.FREED))
+    fresh = image(border)
+    for table in ("addresses", "by_demux", "by_prefix", "endpoints", "holdings"):
+        assert {key: value for key, value in used.tables[table].items() if table != "addresses"} == {
+            key: value for key, value in fresh.tables[table].items() if table != "addresses"
+        }
+    assert used.tables["addresses"].keys() == fresh.tables["addresses"].keys()
+    assert sum(used.words) == sum(fresh.words)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(scene=scenes())
+def test_no_packet_ever_finds_an_endpoint_that_is_not_written(scene: tuple[Border, list[Programmable]]) -> None:
+    border, effects = scene
+    made = image(border)
+    tables: dict[str, dict[bytes, bytes]] = {}
+    for change in _steps(made, effects):
+        table, key, value = change
+        held = tables.setdefault(table, {})
+        if value is None:
+            del held[key]
+        else:
+            held[key] = value
+        assert _endpoints(tables) <= {0} | {int.from_bytes(each, "little") for each in tables.get("endpoints", {})}
+
+
+def _steps(made: Image, effects: list[Programmable]) -> list[Change]:
+    steps = made.changes()
+    for effect in effects:
+        made.apply(effect)
+        steps += made.changes()
+    return steps
+
+
+def _endpoints(tables: dict[str, dict[bytes, bytes]]) -> set[int]:
+    found = {
+        struct.unpack_from("=I", value)[0]
+        for name in ("by_demux", "by_prefix")
+        for value in tables.get(name, {}).values()
+    }
+    return found | {struct.unpack("=Q", value)[0] >> 8 & 0xFFFFFF for value in tables.get("slices", {}).values()}
+
+
+def test_a_whole_slice_is_one_word_and_no_entry() -> None:
+    made = image(simple(claim(0, 1023)))
+    made.apply(bind(Ranges.of((64, 127)), remote=Remote(admit=Admit.CONTACTED)))
+    assert word(made, 1) == (1010, 1, CLAIMED | CONTACTED)
+    assert word(made, 0) == word(made, 2) == (0, 0, CLAIMED)
+    assert word(made, 16) == (0, 0, 0)
+    assert made.tables["by_demux"] == {}
+
+
+@pytest.mark.parametrize("remote", [Remote(port=80), Remote(network=Prefix.parse("198.51.100.0/24"))])
+def test_a_limit_on_the_peer_splits_a_slice(remote: Remote) -> None:
+    made = image(simple(claim(0, 1023)))
+    made.apply(bind(Ranges.of((64, 127)), remote=remote))
+    assert word(made, 1) == (0, 0, CLAIMED | SPLIT)
+    assert len(made.tables["by_demux"]) == 64
+
+
+def test_a_slice_that_is_claimed_in_part_names_its_claimed_ports() -> None:
+    made = image(simple(claim(60, 70)))
+    assert word(made, 0) == word(made, 1) == (0, 0, SPLIT)
+    assert len(made.tables["by_demux"]) == 11
+    made.apply(bind(Ranges.of((64, 127))))
+    assert word(made, 1) == (1010, 1, 0)
+    assert len(made.tables["by_demux"]) == 4
+
+
+def test_part_of_a_second_is_not_taken_from_a_lease() -> None:
+    pack = codec()
+    assert [pack.deadline(NOW + more) for more in (0, 0.1, 1, -5000)] == [1000, 1001, 1001, 0]
+    assert pack.deadline(FOREVER) == 0xFFFFFFFF
+    assert pack.deadline(1e12) == 0xFFFFFFFE
+
+
+def test_extending_moves_the_deadline_in_one_write() -> None:
+    made = image(simple(claim(0, 1023)))
+    made.apply(bind(Ranges.of((64, 127))))
+    made.changes()
+    made.apply(Extend(key=BindingKey(OWNER, 1), expires_at=NOW + 20))
+    (change,) = made.changes()
+    assert change[0] == "slices"
+    assert word(made, 1) == (1020, 1, CLAIMED)
+
+
+def test_rebinding_never_takes_away_what_stays() -> None:
+    made = image(simple(claim(0, 1023)))
+    made.apply(bind(Ranges.of((64, 191))))
+    made.changes()
+    made.apply(bind(Ranges.of((64, 127)), near="10.0.0.2"))
+    words = [struct.unpack("=Q", value or b"")[0] for table, _key, value in made.changes() if table == "slices"]
+    assert [each >> 8 & 0xFFFFFF for each in words] == [2, 0], (
+        "the slice that stays goes from one endpoint to the other"
+    )
+
+
+def test_addresses_beyond_the_slices_are_kept_port_by_port() -> None:
+    made = image(simple(), addresses=1)
+    made.apply(bind(Ranges.of((64, 127))))
+    made.apply(bind(Ranges.of((64, 127)), bind_id=2, local=Prefix.parse("192.0.2.56/32")))
+    assert len(made.tables["by_demux"]) == 64
+    made.apply(Unbind(key=BindingKey(OWNER, 1), ending=Ending.FREED))
+    made.apply(bind(Ranges.of((64, 127)), bind_id=3, local=Prefix.parse("192.0.2.57/32")))
+    assert len(made.tables["by_demux"]) == 64, "the slices of an address that is no more are used again"
+
+
+def test_endpoints_run_out_with_a_word_and_nothing_changed() -> None:
+    made = image(simple(claim(0, 1023)), endpoints=2)
+    made.apply(bind(Ranges.of((64, 127))))
+    made.changes()
+    with pytest.raises(PlaneError, match="endpoints"):
+        made.apply(bind(Ranges.of((128, 191)), bind_id=2, near="10.0.0.9"))
+    assert made.changes() == []
+
+
+def test_a_number_is_used_again_last() -> None:
+    numbers = Numbers(4)
+    assert numbers.take(b"a") == 1
+    assert numbers.give(b"a") == 1
+    assert [numbers.take(each) for each in (b"b", b"c", b"d")] == [2, 3, 1]
+
+
+def test_owners_whose_tags_collide_have_different_ones() -> None:
+    owners = Owners({b"first": 7, b"second": 8})
+    assert (owners.hold(b"first"), owners.hold(b"second")) == (7, 8)
+    chosen = Owners().hold(b"x")
+    others = Owners({b"other": chosen})
+    assert others.hold(b"x") == chosen + 1
+
+
+def test_what_another_holds_is_refused_and_nothing_changed() -> None:
+    made = image(simple(claim(0, 1023)))
+    made.apply(bind(Ranges.of((64, 127))))
+    before = {name: dict(table) for name, table in made.tables.items()}
+    with pytest.raises(PlaneError, match="held"):
+        made.apply(bind(Ranges.of((100, 110)), bind_id=2, near="10.0.0.9"))
+    assert made.tables == before
+
+
+def test_a_tunnel_over_ipv6_is_refused() -> None:
+    with pytest.raises(Unsupported, match="IPv6"):
+        image(simple()).apply(bind(None, near="fd00::1"))
+
+
+def test_too_many_spis_are_refused() -> None:
+    with pytest.raises(PlaneError, match="SPIs"):
+        image(simple()).apply(bind(Ranges.of((256, 1 << 20)), kind=Kind.SPI))
+
+
+def test_claims_that_the_maps_cannot_hold_are_refused() -> None:
+    spis = Selector(realm=PUBLIC, local=SHARED, kind=Kind.SPI, values=Ranges.of(256, 300))
+    with pytest.raises(PlaneError, match="claims of"):
+        image(simple(spis))
+
+
+def test_a_device_that_has_vanished_is_no_error() -> None:
+    made = image(simple())
+    made.apply(bind(Ranges.of((64, 127)), device="gone0"))
+    (endpoint,) = made.tables["endpoints"].values()
+    assert Types.of_object(OBJECT.read_bytes()).record("endpoint").unpack(endpoint)["device"] == NOWHERE
