@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,13 +34,15 @@ from report import Figure, progress, publish
 
 PORTS_OF_A_LEASE = 16
 ADDRESSES = 64
+HOSTS = 256
+"""So many that none of them comes near the limit that a gateway sets to one host's requests."""
 RETRANSMIT_SECONDS = 1.0
 GATEWAY = (figure.GATEWAY_NEAR, figure.CONTROL_PORT)
 METHOD = (
-    "A real 'isthmus up' with SQLite on disk ({filesystem}) and the {plane} plane, in a namespace; each simulated host"
-    " has an address and a UDP socket of its own, registers, and then asks for {ports} ports of any address again and"
-    " again, the next time when it has its answer, for {seconds:g} s. An answer is sent when lease and history are on"
-    " the disk and packets flow. Client and gateway share the machine."
+    "A real 'isthmus up' with SQLite on disk ({filesystem}) and the {plane} plane, in a namespace; {hosts} simulated"
+    " hosts, each with an address and a UDP socket of its own, register, and then ask in turn for {ports} ports of any"
+    " address, so many of them at once, the next one when one has its answer, for {seconds:g} s. An answer is sent when"
+    " lease and history are on the disk and packets flow. Client and gateway share the machine."
 )
 
 
@@ -117,52 +120,56 @@ ports = 16000000
 """
 
 
-def simulate(hosts: list[Host], seconds: float) -> tuple[int, float]:
-    """Let all hosts ask for so long; returns how many leases they got, and in what time."""
+def simulate(hosts: list[Host], at_once: int, seconds: float) -> tuple[int, float]:
+    """Let hosts ask, so many of them at once, for so long; returns how many leases they got, and in what time."""
     selector = selectors.DefaultSelector()
     for host in hosts:
         selector.register(host.socket, selectors.EVENT_READ, host)
         host.register()
-    waiting = len(hosts)
+    registered = 0
     deadline = time.perf_counter() + 30
-    while waiting:
-        waiting -= _answers(selector, hosts, RegisterResponse, deadline)
+    while registered < len(hosts):
+        registered += len(_answers(selector, hosts, RegisterResponse, deadline))
+    idle = deque(hosts[at_once:])
     began = time.perf_counter()
     granted = 0
-    for host in hosts:
+    for host in hosts[:at_once]:
         host.assign()
     while time.perf_counter() < began + seconds:
-        granted += _answers(selector, hosts, AssignResponseRsapIp, began + seconds + 30)
+        for host in _answers(selector, hosts, AssignResponseRsapIp, began + seconds + 30):
+            granted += 1
+            idle.append(host)
+            idle.popleft().assign()
     elapsed = time.perf_counter() - began
     selector.close()
     return granted, elapsed
 
 
-def _answers(selector: selectors.BaseSelector, hosts: list[Host], wanted: type[Message], deadline: float) -> int:
-    """Take what answers there are; a host that got a lease asks for the next."""
-    taken = 0
+def _answers(selector: selectors.BaseSelector, hosts: list[Host], wanted: type[Message], deadline: float) -> list[Host]:
+    """Take what answers there are; returns whose they are."""
+    answered = []
     for key, _ in selector.select(timeout=0.1):
         host: Host = key.data
         message = parse(host.socket.recv(2048), strict=False)
         now = time.perf_counter()
-        if message.message_counter is None or message.message_counter.value != host.counter:
+        if message.message_counter is None or message.message_counter.value != host.counter or not host.request:
             continue
         if not isinstance(message, wanted):
             raise LabError(f"the gateway answered {message}")
-        taken += 1
         if isinstance(message, RegisterResponse):
             host.client_id = message.client_id.value
         else:
             host.latencies.append(now - host.sent_at)
-            host.assign()
+        host.request = b""
+        answered.append(host)
     now = time.perf_counter()
     if now > deadline:
         raise LabError("the gateway does not answer")
-    if not taken:
+    if not answered:
         for host in hosts:
-            if now - host.sent_at > RETRANSMIT_SECONDS:
+            if host.request and now - host.sent_at > RETRANSMIT_SECONDS:
                 host.socket.send(host.request)
-    return taken
+    return answered
 
 
 def open_hosts(lab: Lab, number: int) -> list[Host]:
@@ -180,14 +187,14 @@ def open_hosts(lab: Lab, number: int) -> list[Host]:
     return lab["host"].inside(make)
 
 
-def measure(number: int, seconds: float) -> tuple[list[Figure], str]:
-    """Measure with so many hosts, against a gateway of its own; also says which plane it had."""
+def measure(at_once: int, seconds: float) -> tuple[list[Figure], str]:
+    """Measure with so many requests under way, against a gateway of its own; also says which plane it had."""
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="isthmus-bench-") as folder:
         with standing(network("bench-lease")) as lab:
             lab["host"].run("ip", "route", "add", "local", "10.1.0.0/16", "dev", "lo")
             lab["gateway"].up(configuration(lab, Path(folder, "leases.db")))
-            hosts = open_hosts(lab, number)
-            granted, elapsed = simulate(hosts, seconds)
+            hosts = open_hosts(lab, HOSTS)
+            granted, elapsed = simulate(hosts, at_once, seconds)
             for host in hosts:
                 host.socket.close()
             held = len(lab["gateway"].isthmus("leases", seconds=60))
@@ -198,7 +205,7 @@ def measure(number: int, seconds: float) -> tuple[list[Figure], str]:
     if len(latencies) < 100:
         raise LabError(f"only {len(latencies)} leases in {elapsed:.1f} s")
     cuts = statistics.quantiles(latencies, n=100)
-    crowd = "1 host" if number == 1 else f"{number} hosts at once"
+    crowd = f"{at_once} at once"
     progress(f"lease: {crowd}: {granted / elapsed:.0f} a second, p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms")
     return [
         Figure(name=f"durable ASSIGNs, {crowd}", unit="1/s", ours=round(granted / elapsed, 1)),
@@ -220,13 +227,15 @@ def main() -> int:
     figures: list[Figure] = []
     plane = ""
     try:
-        for number in (1, 16) if options.quick else (1, 16, 128):
-            more, plane = measure(number, seconds)
+        for at_once in (1, 16) if options.quick else (1, 16, 128):
+            more, plane = measure(at_once, seconds)
             figures += more
     except IsthmusError as error:
         print(f"bench lease: {error}", file=sys.stderr)
         return 2
-    method = METHOD.format(filesystem=filesystem("/var/tmp"), plane=plane, ports=PORTS_OF_A_LEASE, seconds=seconds)
+    method = METHOD.format(
+        filesystem=filesystem("/var/tmp"), plane=plane, hosts=HOSTS, ports=PORTS_OF_A_LEASE, seconds=seconds
+    )
     return publish("lease", figures, method, as_json=options.json)
 
 

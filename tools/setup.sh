@@ -88,9 +88,10 @@ install_python() {
   extra=$1
   stamp=$VENV/.made-for-$extra
   wanted="$(cat pyproject.toml hatch_build.py | sha256sum | cut -c 1-32) $PWD"
-  if [ -x "$VENV/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-    return 0
-  fi
+  # What was made for the tests will do for running, too.
+  for made in "$stamp" "$VENV/.made-for-test"; do
+    [ ! -x "$VENV/bin/python" ] || [ "$(cat "$made" 2>/dev/null)" != "$wanted" ] || return 0
+  done
   if [ -x "$VENV/bin/isthmus" ] && [ ! -w "$VENV" ]; then
     say "note: .venv was made from another pyproject.toml and is not yours to change; going on with it"
     return 0

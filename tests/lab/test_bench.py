@@ -11,7 +11,7 @@ from lab.machine import isthmus
 
 EXPECTED = {
     "forward": {"TCP up, 1 stream", "TCP down, 4 streams", "small packets, 64 flows", "small packets, 100,000 flows"},
-    "lease": {"durable ASSIGNs, 1 host", "ASSIGN p50, 16 hosts at once", "ASSIGN p99, 16 hosts at once"},
+    "lease": {"durable ASSIGNs, 1 at once", "ASSIGN p50, 16 at once", "ASSIGN p99, 16 at once"},
 }
 
 

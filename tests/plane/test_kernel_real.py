@@ -14,13 +14,10 @@ Run as a script, this file is the daemon of one end: it makes or takes over the 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
-import select
 import shutil
-import struct
 import subprocess
 import sys
 import time
@@ -40,8 +37,6 @@ from isthmus.border.selector import Kind, Selector
 from isthmus.border.verdict import Reason
 from isthmus.plane import Programmable
 from isthmus.plane.kernel import KernelPlane
-from isthmus.wire.ipv4 import Ipv4Header
-from isthmus.wire.transport import emit_udp
 
 SRC = Path(__file__).parents[2] / "src"
 OBJECT = SRC / "isthmus/plane/kernel/objects/border_tc.bpf.o"
@@ -51,7 +46,6 @@ SHARED = Address.parse("192.0.2.55")
 WHOLE = Address.parse("192.0.2.56")
 PORTS = Ranges.of((10000, 10063))
 MEGABYTES = 8
-TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
 NODES = "abhgs"
 
 pytestmark = [
@@ -121,40 +115,7 @@ def serve(end: End, pin: Path, kind: TunnelKind, *, seconds: float, what: str) -
     return told
 
 
-def bare(pin: Path) -> None:
-    """A gateway whose near realm is behind a TUN: packets without a link header, as of WireGuard."""
-    tun = os.open("/dev/net/tun", os.O_RDWR)
-    fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", b"tn0", IFF_TUN | IFF_NO_PI))
-    for words in ("link set tn0 up", f"route replace {HOST} dev tn0"):
-        subprocess.run(["ip", *words.split()], check=True, timeout=20)
-    plane = KernelPlane(border(End.GATEWAY), pin=pin, boot_offset=offset())
-    plane.reconcile(effects(End.GATEWAY, TunnelKind.IPIP, time.time() + 60))
-    plane.attach(PRIVATE, "tn0", punt="pt0")
-    plane.attach(PUBLIC, "gp0", punt="pt0")
-    peer = Address.parse("192.0.2.80")
-    datagram = emit_udp(src=SHARED, dst=peer, src_port=10005, dst_port=5353, payload=b"bare")
-    inner = Ipv4Header(total_length=20 + len(datagram), protocol=17, src=SHARED, dst=peer).emit() + datagram
-    outer = Ipv4Header(total_length=20 + len(inner), protocol=4, src=HOST, dst=GATEWAY).emit() + inner
-    found = b""
-    for _ in range(20):  # the first ones may be lost to a neighbour that is not known yet
-        os.write(tun, outer)
-        while not found and select.select([tun], [], [], 0.2)[0]:
-            packet = os.read(tun, 65535)
-            found = packet if packet[9:10] == b"\x04" else b""
-        if found:
-            break
-    dying = Ipv4Header(total_length=20 + len(datagram), ttl=1, protocol=17, src=SHARED, dst=peer).emit() + datagram
-    os.write(tun, Ipv4Header(total_length=20 + len(dying), protocol=4, src=HOST, dst=GATEWAY).emit() + dying)
-    time.sleep(0.1)
-    counters = {reason.name: count for reason, count in plane.counters().items() if count}
-    plane.destroy()
-    print(json.dumps({"packet": found.hex(), "counters": counters}))
-
-
 def main() -> None:
-    if sys.argv[1] == "bare":
-        bare(Path(sys.argv[2]))
-        return
     end, pin, kind, seconds, what = sys.argv[1:]
     print(json.dumps(serve(End[end], Path(pin), TunnelKind[kind], seconds=float(seconds), what=what)))
 
@@ -492,24 +453,12 @@ def test_when_the_deadline_passes_it_stops_though_nobody_is_there(joined: Lab) -
     assert joined.count(End.GATEWAY, Reason.LEASE_EXPIRED) == 1
 
 
-@pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="needs /dev/net/tun")
-def test_packets_without_a_link_header(lab: Lab) -> None:
-    with echoing(lab, "s", 5353):
-        told = json.loads(lab.run("g", sys.executable, __file__, "bare", str(lab.pins / "g")))
-    packet = bytes.fromhex(told["packet"])
-    assert (packet[12:16], packet[16:20]) == (GATEWAY.octets, HOST.octets)
-    assert (packet[36:40], packet[-4:]) == (SHARED.octets, b"bare")
-    assert told["counters"]["FORWARDED_OUTWARD"] >= 1
-    assert told["counters"]["FORWARDED_INWARD"] >= 1
-    assert told["counters"]["PUNTED"] == 1
-
-
 def test_destroyed_planes_leave_nothing(joined: Lab) -> None:
     for end, node, interface in ((End.GATEWAY, "g", "gp0"), (End.HOST, "h", "ap0p")):
         assert "isthmus" in joined.run(node, "tc", "filter", "show", "dev", interface, "ingress")
         joined.daemon(end, what="destroy")
         assert "isthmus" not in joined.run(node, "tc", "filter", "show", "dev", interface, "ingress")
-        assert not [each for each in (joined.pins / node).iterdir() if not each.name.endswith(".debug")]
+        assert not (joined.pins / node).exists(), "neither pins nor the mount are left"
 
 
 if __name__ == "__main__":
