@@ -183,3 +183,18 @@ def test_a_wrong_configuration_changes_nothing(lab):
     assert "wan7" in done.stderr
     assert "Traceback" not in done.stderr
     assert node.run("ip", "-o", "link").stdout == links, "a start that fails takes back what it made"
+
+
+@pytest.mark.rfc("3102", "3.1")
+def test_the_machines_programs_draw_from_its_lease_and_get_back_what_they_had(lab):
+    sysctls = ["cat", *(f"/proc/sys/net/ipv4/ip_{each}" for each in ("local_port_range", "local_reserved_ports"))]
+    before = lab["host-a"].run(*sysctls).stdout
+    up(lab)
+    assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)
+    first, last = held(lab)["leases"][0]["ports"].split("-")
+    assert wait_until(lambda: lab["host-a"].run(*sysctls).stdout.split() == [first, last], 5)
+    lab["host-a"].daemons["isthmus"].kill()
+    host(lab)
+    assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)
+    lab["host-a"].daemons["isthmus"].stop()
+    assert lab["host-a"].run(*sysctls).stdout == before, "also after a daemon was killed in between"

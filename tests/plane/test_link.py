@@ -206,7 +206,7 @@ def test_bindings_outside_of_every_claim_are_steered_too(monkeypatch: pytest.Mon
     selector = replace(effect.binding.selectors[0], local=Prefix.parse("149.112.240.80"))
     plane.apply([replace(effect, binding=replace(effect.binding, selectors=(selector,)))])
     assert 'ip daddr 149.112.240.80/32 meta l4proto { 6, 17 } th dport { 80 } fwd to "port2"' in said[1]
-    assert outside(border, plane.reference.table) == [selector]
+    assert outside(border, [entry.binding for entry in plane.reference.table]) == [selector]
     plane.apply([Unbind(key=BindingKey(Owner(PRIVATE, Address.parse("10.0.0.4")), 50), ending=Ending.FREED)])
     assert said[2] == said[0]
     plane.close()

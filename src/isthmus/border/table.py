@@ -21,7 +21,7 @@ ports passes.
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -160,9 +160,12 @@ class BindingTable:
         """Who holds any of what a selector names: the same prefix, or an overlapping value."""
         if selector.kind is None:
             return self._by_prefix.get(selector.realm, {}).get(selector.local.length, {}).get(selector.address)
-        for first, last, key in self._by_demux.get((selector.realm, selector.address, selector.kind), ()):
-            if any(low <= last and high >= first for low, high in selector.values.pairs):
-                return key
+        spans = self._by_demux.get((selector.realm, selector.address, selector.kind), [])
+        for low, high in selector.values.pairs:
+            # Spans are disjoint and ascending: only the last that begins at or before ``high`` can reach ``low``.
+            at = bisect_right(spans, high, key=lambda span: span[0]) - 1
+            if at >= 0 and spans[at][1] >= low:
+                return spans[at][2]
         return None
 
     def holds_address(self, owner: Owner, realm: int, address: Address) -> bool:
@@ -196,7 +199,7 @@ class BindingTable:
         index = (selector.realm, selector.address, selector.kind)
         spans = self._by_demux[index]
         for first, last in selector.values.pairs:
-            spans.remove((first, last, key))
+            del spans[bisect_left(spans, (first, last, key))]
         if not spans:
             del self._by_demux[index]
 

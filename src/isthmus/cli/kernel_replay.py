@@ -120,6 +120,9 @@ class _Interfaces:
             self._made[name] = Link(_make(f"ist{len(self._made)}"), bare=False)
         return self._made[name]
 
+    def indexes(self) -> set[int]:
+        return {link.index for link in self._made.values()}
+
     def attach(self, index: int, program_fd: int) -> None:
         """Do nothing: packets come by test run."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -59,7 +60,8 @@ def plain_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
         except IsthmusError as error:
             fail(str(error))
         except BrokenPipeError:
-            sys.stderr.close()
+            # Whoever read us has gone; Python would complain of it once more when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename is not None else ""

@@ -133,6 +133,10 @@ class GatewaySection(_Section):
     "Seconds that a freed resource rests (RFC 3102 §6.1)."
     slice_size: Annotated[int, Field(ge=1, le=4096)] = 64
     "Ports of an aligned slice; a power of two."
+    requests_per_second: Annotated[float, Field(ge=0)] = 100.0
+    "Control messages that one host may send, on the average; more are not answered. 0: no limit."
+    requests_burst: Annotated[int, Field(ge=1)] = 200
+    "And at once."
     lease: LeaseSection = LeaseSection()
     quota: QuotaSection = QuotaSection()
     pool: Annotated[tuple[PoolSection, ...], Field(min_length=1)]
@@ -161,6 +165,8 @@ class HostLeaseSection(_Section):
     "Destinations that are reached from the leased address."
     seconds: Seconds | None = None
     "The lease time to suggest."
+    ephemeral: bool = True
+    "Whether the programs of this machine draw their ephemeral ports from the lease (RFC 3102 §3.1)."
 
     @field_validator("ports", mode="before")
     @classmethod

@@ -14,15 +14,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyroute2 import IPRoute, NetNS, netns
+from pyroute2 import IPRoute
 
 from isthmus.address import Address, Prefix
-from isthmus.border.ranges import Ranges
 from isthmus.daemon.offloop import off_loop
+from isthmus.errors import Unsupported
 from isthmus.plane.link import pair
 
 CLONE_NEWNET = 0x40000000
@@ -76,7 +77,7 @@ def configure(
         mtu: Of the tunnel, in octets: the routes announce it, so that TCP's MSS fits.
         namespace: Where ``NAME`` is now; None: here.
     """
-    with NetNS(namespace) if namespace else IPRoute() as links:
+    with inside(namespace) if namespace else contextlib.nullcontext(), IPRoute() as links:
         index = links.link_lookup(ifname=device.name)[0]
         links.link("set", index=index, state="up", arp=False, mtu=mtu)
         links.addr("replace", index=index, address=str(address), prefixlen=32)
@@ -92,23 +93,31 @@ def configure(
 
 
 @off_loop
-def make_namespace(name: str, device: Device) -> None:
-    """Make a network namespace, with loopback, and move ``NAME`` into it."""
-    netns.create(name)
+def make_namespace(name: str, device: Device, *, inner: str) -> None:
+    """Make a network namespace, with loopback, and move ``NAME`` into it, where it is called ``inner``.
+
+    Raises:
+        Unsupported: network namespaces cannot be made.
+    """
+    done = subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise Unsupported("a network namespace", remedy=f"run as root ({done.stderr.strip()})")
     with inside(name):
         write_sysctl("net/ipv6/conf/default/disable_ipv6", "1")
     with IPRoute() as links:
         index = links.link_lookup(ifname=device.name)[0]
         links.link("set", index=index, net_ns_fd=name)
-    with NetNS(name) as links:
+    with inside(name), IPRoute() as links:
         links.link("set", index=links.link_lookup(ifname="lo")[0], state="up")
+        index = links.link_lookup(ifname=device.name)[0]
+        links.link("set", index=index, state="down")
+        links.link("set", index=index, ifname=inner)
 
 
 @off_loop
 def remove_namespace(name: str) -> None:
     """Remove a namespace and what is in it; one that is gone is no error."""
-    with contextlib.suppress(OSError):
-        netns.remove(name)
+    subprocess.run(["ip", "netns", "delete", name], check=False, timeout=30, stderr=subprocess.DEVNULL)
 
 
 @contextlib.contextmanager
@@ -145,20 +154,6 @@ def use_resolver(path: Path) -> None:
     _libc.mount(None, b"/", None, private, None)
     if _libc.mount(str(path).encode(), b"/etc/resolv.conf", None, bind, None):
         raise OSError(ctypes.get_errno(), "mount over /etc/resolv.conf")
-
-
-@off_loop
-def limit_ports(namespace: str, ports: Ranges) -> None:
-    """Let programs of a namespace draw ephemeral ports from these only (RFC 3102 §3.1).
-
-    Linux has one range and a list of ports within it that are not to be drawn: the gaps.
-    """
-    first, last = ports.pairs[0][0], ports.pairs[-1][1]
-    gaps = Ranges.of((first, last)) - ports
-    with inside(namespace):
-        write_sysctl("net/ipv4/ip_local_reserved_ports", str(gaps) if gaps else "\n")
-        write_sysctl("net/ipv4/ip_unprivileged_port_start", str(min(first, 1024)))
-        write_sysctl("net/ipv4/ip_local_port_range", f"{first} {last}")
 
 
 def answer_arp_for_own_only(interface: str) -> None:

@@ -81,6 +81,8 @@ def policy(config: Config) -> GatewayPolicy:
         lease_maximum=section.lease.maximum,
         registration_lease=section.lease.registration,
         admit=Admit[section.admit.upper()],
+        requests_per_second=section.requests_per_second or None,
+        requests_burst=section.requests_burst,
     )
 
 

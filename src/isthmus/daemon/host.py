@@ -16,7 +16,7 @@ from isthmus.address import Address, Prefix
 from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
 from isthmus.border.crossing import Tunnel, overhead
 from isthmus.border.effect import Bind, Deregister, Ending, Extend, Peer, Register, Unbind
-from isthmus.border.ranges import Ranges
+from isthmus.border.ranges import Ranges, merge
 from isthmus.border.realm import Border, End, Realm, TunnelEnd
 from isthmus.border.selector import Kind, Remote, Selector
 from isthmus.daemon import config as configuration
@@ -24,6 +24,7 @@ from isthmus.daemon import device as devices
 from isthmus.daemon.clock import Clock
 from isthmus.daemon.config import Config, HostLeaseSection, HostSection
 from isthmus.daemon.control import Connection, ControlError, Handler
+from isthmus.daemon.ephemeral import MachinePorts
 from isthmus.daemon.hostlink import DatagramLink, Link, StreamLink, interface_address, interface_mtu
 from isthmus.daemon.messages import Message, log
 from isthmus.daemon.planes import MachinePlane
@@ -51,6 +52,8 @@ class Want:
     "The plane's end."
     seconds: int | None = None
     routes: tuple[Prefix, ...] = ()
+    ephemeral: bool = False
+    "Whether the machine's programs draw their ports from it."
     own_device: devices.Device | None = None
     "The device, where the configuration asked for one; ``isthmus run`` brings its own."
     answer: asyncio.Future[Assigned] | None = None
@@ -106,6 +109,7 @@ class HostRole:
         self._peer = Peer(self._near, self._gateway, self._section.port, int(stream))
         waits = Retransmission(initial_seconds=self._section.first_timeout)
         self._host = Host(gateway=self._peer, retransmission=waits)
+        self._ports = MachinePorts(config.isthmus.run / f"{config.isthmus.name}.ports")
         self._link: Link | None = None
         self._wake = asyncio.Event()
         self._book = _Book()
@@ -138,6 +142,7 @@ class HostRole:
             address=address,
             device=device.plane_end,
             seconds=lease.seconds,
+            ephemeral=lease.ephemeral,
             routes=tuple(configuration.prefix(each) for each in lease.routes),
             own_device=device,
         )
@@ -245,6 +250,7 @@ class HostRole:
             self._program(Bind(binding=binding, lease=lease))
             if want.own_device is not None:
                 devices.configure(want.own_device, event.address, want.routes, mtu=binding.crossing.mtu)
+                self._draw_ports()
         except (IsthmusError, OSError) as error:
             log(Message.PLANE_FAILED, error=str(error))
             self._fail(want, str(error))
@@ -253,6 +259,11 @@ class HostRole:
         log(Message.LEASED, address=str(event.address), ports=str(event.ports or "all"), device=want.device)
         if want.answer is not None and not want.answer.done():
             want.answer.set_result(event)
+
+    def _draw_ports(self) -> None:
+        """Let this machine's programs draw from what it holds for them."""
+        held = [want.held.ports for want in self._book.by_bind.values() if want.ephemeral and want.held is not None]
+        self._ports.draw_from(merge(each for each in held if each is not None))
 
     def _binding(self, event: Assigned, want: Want) -> Binding:
         local = Prefix.of(event.address)
@@ -281,6 +292,8 @@ class HostRole:
         if want is None:
             return None
         want.held = None
+        if want.ephemeral:
+            self._draw_ports()
         if ending is not Ending.FREED:
             log(Message.LOST, bind_id=bind_id, ending=ending.value)
             if want.holder is not None:
@@ -402,6 +415,7 @@ class HostRole:
         if self._link is not None:
             self._link.stop()
         self._plane.destroy()
+        self._ports.restore()
         wants = {id(want): want for want in (*self._book.by_request.values(), *self._book.by_bind.values())}
         for want in wants.values():
             if want.own_device is not None:

@@ -25,6 +25,8 @@ from isthmus.plane.reference import AdmitAll
 if TYPE_CHECKING:
     from isthmus.plane.kernel import KernelPlane
 
+DAY_SECONDS = 86400.0
+
 
 class MachinePlane:
     """Either plane, or both as fast path and slow path, in the event loop of the daemon.
@@ -45,6 +47,7 @@ class MachinePlane:
         self._pin = config.isthmus.run / "bpf" / config.isthmus.name
         self._fast: KernelPlane | None = None
         self._watched: dict[int, Port] = {}
+        self._daily: asyncio.TimerHandle | None = None
         self._tell: Callable[[Iterable[Violation]], None] = lambda _violations: None
         self._open(config.isthmus.plane)
 
@@ -54,6 +57,7 @@ class MachinePlane:
         if wanted != "reference":
             try:
                 self._open_kernel()
+                reason = self._taken_over() or reason
             except PlaneError as error:
                 if wanted == "kernel":
                     raise
@@ -61,6 +65,11 @@ class MachinePlane:
         if self._fast is None:
             self._slow = UserspacePlane.alone(self._border, self._name)
         log(Message.PLANE_CHOSEN, plane=self.kind, because=reason)
+
+    def _taken_over(self) -> str:
+        if self._fast is None:
+            return ""
+        return self._fast.replaced or ("the pinned maps are taken over" if self._fast.adopted else "")
 
     def _open_kernel(self) -> None:
         from isthmus.plane.kernel import KernelPlane
@@ -99,7 +108,14 @@ class MachinePlane:
         self._tell = tell
         if self._fast is not None:
             asyncio.get_running_loop().add_reader(self._fast.fileno(), self._report)
+            self._forget_daily()
         self._watch()
+
+    def _forget_daily(self) -> None:
+        """Let the fast path drop peers that were contacted long ago: its epochs come round after three days."""
+        if self._fast is not None:
+            self._fast.forget_old_contacts()
+            self._daily = asyncio.get_running_loop().call_later(DAY_SECONDS, self._forget_daily)
 
     def _watch(self) -> None:
         """Wait on the ports that there are now."""
@@ -174,5 +190,7 @@ class MachinePlane:
         for descriptor in self._watched:
             loop.remove_reader(descriptor)
         self._watched.clear()
+        if self._daily is not None:
+            self._daily.cancel()
         if self._fast is not None:
             loop.remove_reader(self._fast.fileno())

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute, NetNS
+from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from isthmus.address import Address, Prefix
 from isthmus.border.ranges import Ranges
 from isthmus.daemon import device as devices
 from isthmus.daemon.control import ControlClient, ControlError
+from isthmus.daemon.ephemeral import limit_ports
 
 WATCH_SECONDS = 0.05
 """How often the use of ports is looked at."""
@@ -82,12 +83,11 @@ class Program:
 
     def _move_in(self) -> None:
         grant = self.grant
-        devices.make_namespace(self.namespace, self._device)
-        _rename(self.namespace, self._device.name)
+        devices.make_namespace(self.namespace, self._device, inner=DEVICE_IN_NAMESPACE)
         inner = devices.Device(name=DEVICE_IN_NAMESPACE)
         devices.configure(inner, grant.address, EVERYWHERE, mtu=grant.mtu, namespace=self.namespace)
         if grant.ports is not None:
-            devices.limit_ports(self.namespace, grant.ports)
+            limit_ports(grant.ports, self.namespace)
 
     def run(self, command: Sequence[str], *, resolver: Address | None = None) -> int:
         """Run a command there and wait for it.
@@ -133,20 +133,13 @@ class Program:
             time.sleep(1)
             return
         self.grant.ports = ports | (more.ports or Ranges(()))
-        devices.limit_ports(self.namespace, self.grant.ports)
+        limit_ports(self.grant.ports, self.namespace)
 
     def close(self) -> None:
         """Give everything back."""
         self._agent.close()
         devices.remove_namespace(self.namespace)
         devices.remove(self._device)
-
-
-def _rename(namespace: str, name: str) -> None:
-    with NetNS(namespace) as links:
-        index = links.link_lookup(ifname=name)[0]
-        links.link("set", index=index, state="down")
-        links.link("set", index=index, ifname=DEVICE_IN_NAMESPACE)
 
 
 def _with_default_interrupt(enter: Any) -> Any:

@@ -30,9 +30,10 @@ def start(lab: Lab, setting: Setting, *, gateway_lines: str = "") -> None:
     # A host is ready when it serves; whether the gateway gives it anything shows later.
     if not wait_until(lambda: leased_ports(lab).keys() >= set(figure.HOSTS.values()), 10, every=0.1):
         raise LabError(f"not every host got its lease within 10 seconds: {leased_ports(lab)}")
-    for host, address in figure.HOSTS.items():
+    for host in figure.HOSTS:
+        if not wait_until(lambda: draws_from_lease(lab, host), 10, every=0.1):  # noqa: B023 - called at once
+            raise LabError(f"{host} holds a lease, and its programs draw their ports from elsewhere")
         without_offload(lab[host].namespace, "rsip0")
-        draw_ports_from(lab[host], leased_ports(lab)[address])
 
 
 def start_server(lab: Lab) -> None:
@@ -42,14 +43,11 @@ def start_server(lab: Lab) -> None:
     node.start("web", ISTHMUS[0], "-m", "isthmus.lab.web", str(log), ready="ready")
 
 
-def draw_ports_from(host: Node, ports: Ranges) -> None:
-    """Let every program of a host draw its ports from the lease (RFC 3102 §3.1).
-
-    This is the owner's to say, not the daemon's: it concerns the whole machine. ``isthmus run``
-    does the same for one program, in a namespace of its own.
-    """
-    first, last = ports.pairs[0][0], ports.pairs[-1][1]
-    run_in(host.namespace, ["sh", "-c", f"echo {first} {last} > /proc/sys/net/ipv4/ip_local_port_range"])
+def draws_from_lease(lab: Lab, host: str) -> bool:
+    """Whether the programs of a host draw their ephemeral ports from its lease (RFC 3102 §3.1)."""
+    shown = run_in(lab[host].namespace, ["cat", "/proc/sys/net/ipv4/ip_local_port_range"]).split()
+    held = leased_ports(lab)[figure.HOSTS[host]].pairs
+    return shown == [str(held[0][0]), str(held[-1][1])]
 
 
 def requests(lab: Lab) -> list[dict[str, Any]]:

@@ -25,10 +25,10 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterable, Mapping
 
+from isthmus.border.binding import Binding
 from isthmus.border.ranges import Ranges
 from isthmus.border.realm import Border, End, Realm
 from isthmus.border.selector import Kind, Selector
-from isthmus.border.table import BindingTable
 from isthmus.errors import PlaneError, Unsupported
 
 _TUNNELS = "{ 4, 47 }"
@@ -52,11 +52,11 @@ class Steering:
         self._border = border
         self._ports = dict(ports)
         self._standing: str | None = None
-        self.follow(BindingTable(border.claims))
+        self.follow(())
 
-    def follow(self, table: BindingTable) -> None:
-        """Let the rules cover what is bound now; does nothing where they do already."""
-        wanted = ruleset(self._table, self._border, self._ports, outside(self._border, table))
+    def follow(self, bindings: Iterable[Binding]) -> None:
+        """Let the rules cover these bindings as well as the claims; does nothing where they do already."""
+        wanted = ruleset(self._table, self._border, self._ports, outside(self._border, bindings))
         if wanted != self._standing:
             _nft(wanted)
             self._standing = wanted
@@ -68,12 +68,17 @@ class Steering:
             _nft(_absent(self._table))
 
 
-def outside(border: Border, table: BindingTable) -> list[Selector]:
+def is_claimed(border: Border, binding: Binding) -> bool:
+    """Whether the rules for the pools bring a binding's packets already."""
+    return not outside(border, (binding,))
+
+
+def outside(border: Border, bindings: Iterable[Binding]) -> list[Selector]:
     """Selectors of bindings that no claim covers."""
     return [
         selector
-        for entry in table
-        for selector in entry.binding.selectors
+        for binding in bindings
+        for selector in binding.selectors
         if border.realm(selector.realm).end is End.GATEWAY
         and not any(_covers(claim, selector) for claim in border.claims)
     ]

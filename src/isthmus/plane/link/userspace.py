@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
+from isthmus.border.binding import Binding, BindingKey
 from isthmus.border.effect import Bind, Unbind
 from isthmus.border.realm import Border, End
 from isthmus.border.verdict import Drop, Forward, Pass, Punt, Reason, Reply, Verdict, Violation
@@ -31,7 +32,7 @@ from isthmus.plane import Programmable
 from isthmus.plane.link import Port
 from isthmus.plane.link.packet import PacketPort
 from isthmus.plane.link.port import PuntPort
-from isthmus.plane.link.steer import Steering
+from isthmus.plane.link.steer import Steering, is_claimed
 from isthmus.plane.reference import Contacts, ReferencePlane
 
 
@@ -55,7 +56,9 @@ class UserspacePlane:
         contacts: Contacts | None = None,
         take_devices: bool = True,
     ) -> None:
+        self._border = border
         self._reference = ReferencePlane(border, contacts)
+        self._special: dict[BindingKey, Binding] = {}
         self._ports = dict(ports)
         self._steering = steering
         self._take_devices = take_devices
@@ -102,20 +105,31 @@ class UserspacePlane:
         Raises:
             PlaneError: the plane cannot; what was applied before the failing effect stands.
         """
+        concerned = False
         try:
-            changed = False
             for effect in effects:
                 self._reference.apply((effect,))
-                changed = changed or isinstance(effect, Bind | Unbind)
+                concerned = self._notice(effect) or concerned
         finally:
-            if changed:
+            if concerned:
                 self._follow()
+
+    def _notice(self, effect: Programmable) -> bool:
+        """Whether devices or rules have to follow an effect; a lease of what the pools claim needs neither."""
+        if isinstance(effect, Unbind):
+            return self._special.pop(effect.key, None) is not None
+        if not isinstance(effect, Bind):
+            return False
+        binding = effect.binding
+        before = self._special.pop(binding.key, None)
+        if binding.device is not None or not is_claimed(self._border, binding):
+            self._special[binding.key] = binding
+        return before is not None or binding.key in self._special
 
     def _follow(self) -> None:
         """Take the devices that bindings name now, let go of the others, and widen the rules if they are too narrow."""
-        table = self._reference.table
         if self._take_devices:
-            wanted = {entry.binding.device: entry.binding.realm for entry in table if entry.binding.device is not None}
+            wanted = {each.device: each.realm for each in self._special.values() if each.device is not None}
             for name in [name for name, (_, port) in self._devices.items() if name not in wanted or port.vanished]:
                 self._devices.pop(name)[1].close()
             for name, realm in wanted.items():
@@ -124,7 +138,7 @@ class UserspacePlane:
                     with suppress(PlaneError):
                         self._devices[name] = (realm, PacketPort(name))
         if self._steering is not None:
-            self._steering.follow(table)
+            self._steering.follow(self._special.values())
 
     def ports(self) -> list[Port]:
         """Whatever can be waited on, now; ask again after ``apply``."""
