@@ -198,3 +198,19 @@ def test_the_machines_programs_draw_from_its_lease_and_get_back_what_they_had(la
     assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)
     lab["host-a"].daemons["isthmus"].stop()
     assert lab["host-a"].run(*sysctls).stdout == before, "also after a daemon was killed in between"
+
+
+@pytest.mark.rfc("3103", "10.2.2")
+def test_packets_to_a_gateway_that_forgot_everything_bring_the_lease_back(lab):
+    up(lab, state="memory:")
+    assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)
+    first = held(lab)["client_id"]
+    lab["gateway"].daemons["isthmus"].stop()
+    lab["gateway"].up(figure.gateway_configuration(lab, AUTO, state="memory:"))
+
+    def knock():
+        lab["host-a"].run("bash", "-c", f"echo > /dev/udp/{figure.SERVER}/9", check=False)
+        return len(leases(lab)) == 1
+
+    assert wait_until(knock, 15, every=0.5), "301 at RSIP's own port makes the host ask, and register again"
+    assert wait_until(lambda: held(lab)["client_id"] not in (0, first), 5)

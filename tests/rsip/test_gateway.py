@@ -13,6 +13,7 @@ from isthmus.border.effect import (
     Deregister,
     Ending,
     Extend,
+    Peer,
     Prolong,
     Register,
     Remember,
@@ -459,10 +460,16 @@ def test_reasons_that_are_no_misuse_are_not_told(reason):
     assert unasked(talk) == []
 
 
-def test_an_unregistered_source_hears_301_only_where_it_was_just_heard():
+@pytest.mark.rfc("3103", "10.2.2")
+def test_an_unregistered_source_hears_301_where_it_was_just_heard_or_at_rsips_own_port():
     talk = raw()
-    talk.gateway.report(violation(Reason.UNREGISTERED), now=talk.now)
-    assert unasked(talk) == []
+    for _ in range(5):
+        talk.gateway.report(violation(Reason.UNREGISTERED), now=talk.now)
+    (send,) = talk.drain()
+    assert send.peer == Peer(talk.peer.realm, talk.peer.address, 4555)
+    assert code_of(parse(send.data)) == 301
+    assert parse(send.data).client_id is None
+    talk.now += 2
     client_id = client_of(talk)
     talk.gateway.report(violation(Reason.UNREGISTERED), now=talk.now)
     assert unasked(talk) == []
@@ -473,6 +480,13 @@ def test_an_unregistered_source_hears_301_only_where_it_was_just_heard():
     assert send.peer == talk.peer
     assert code_of(parse(send.data)) == 301
     talk.now += 60
+    talk.gateway.report(violation(Reason.UNREGISTERED), now=talk.now)
+    (send,) = talk.drain()
+    assert send.peer.port == 4555
+
+
+def test_without_udp_an_unregistered_source_hears_nothing():
+    talk = raw(udp=False)
     talk.gateway.report(violation(Reason.UNREGISTERED), now=talk.now)
     assert unasked(talk) == []
 

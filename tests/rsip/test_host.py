@@ -817,6 +817,22 @@ def test_301_unasked_is_loss_of_sync_too():
     assert host.state is HostState.RESYNC_PENDING
 
 
+@pytest.mark.rfc("3103", "10.2.2")
+def test_301_about_nobody_is_only_a_hint_and_is_looked_into_now_and_then():
+    host = scripted()
+    host.assign_ports()
+    host.datagrams_to_send(now=START)
+    say(host, granted_response(5, 1, 2))
+    heard(host)
+    for _ in range(3):
+        say(host, ErrorResponse(error=Error(301), message_counter=ZERO))
+    asked = [parse(each) for each in host.datagrams_to_send(now=START)]
+    assert [(type(each).__name__, each.bind_id.value) for each in asked] == [("ExtendRequest", 1)]
+    assert heard(host) == []
+    say(host, ErrorResponse(error=Error(301), message_counter=asked[0].message_counter))
+    assert heard(host) == [Lost(request=2, bind_id=1)]
+
+
 @pytest.mark.parametrize("code", [301, 303])
 def test_a_deregistration_that_the_gateway_has_forgotten_has_succeeded(code):
     host = scripted()

@@ -9,6 +9,7 @@ gets the address, and the device loses the address before the binding is forgott
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,7 @@ from isthmus.plane import Programmable
 from isthmus.rsip.events import Assigned, Deregistered, Event, Extended, Freed, Lost, Refused, Registered, Warned
 from isthmus.rsip.host import Host
 from isthmus.rsip.reliability import Retransmission
+from isthmus.wire.rsip.codes import PORT
 
 LEASED_REALM = 1 << 16
 """Number of the realm that leased addresses belong to; those of the file count from 1."""
@@ -111,6 +113,7 @@ class HostRole:
         self._host = Host(gateway=self._peer, retransmission=waits)
         self._ports = MachinePorts(config.isthmus.run / f"{config.isthmus.name}.ports")
         self._link: Link | None = None
+        self._doorbell: Link | None = None
         self._wake = asyncio.Event()
         self._book = _Book()
         self._client_id = 0
@@ -130,9 +133,17 @@ class HostRole:
         else:
             self._link = DatagramLink(self._peer, self._here, self._receive)
         await self._link.start()
+        await self._listen()
         self._register()
         for each in self._section.lease:
             self._want(self._configured(each))
+
+    async def _listen(self) -> None:
+        """Hear at RSIP's own port what the gateway tells a host that it does not know: it may have forgotten us."""
+        doorbell = DatagramLink(self._peer, self._here, self._receive, port=PORT)
+        with contextlib.suppress(OSError):
+            await doorbell.start()
+            self._doorbell = doorbell
 
     def _configured(self, lease: HostLeaseSection) -> Want:
         device = devices.create(lease.device, mtu=self._tunnel_mtu())
@@ -414,6 +425,8 @@ class HostRole:
             self._flush()
         if self._link is not None:
             self._link.stop()
+        if self._doorbell is not None:
+            self._doorbell.stop()
         self._plane.destroy()
         self._ports.restore()
         wants = {id(want): want for want in (*self._book.by_request.values(), *self._book.by_bind.values())}

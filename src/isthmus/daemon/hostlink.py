@@ -38,9 +38,10 @@ class Link(Protocol):
 
 
 class DatagramLink:
-    """UDP, from a fresh ephemeral port (spec 7)."""
+    """UDP, from a fresh ephemeral port (spec 7) unless one is named."""
 
-    def __init__(self, gateway: Peer, here: Address, deliver: Callable[[bytes], None]) -> None:
+    def __init__(self, gateway: Peer, here: Address, deliver: Callable[[bytes], None], *, port: int = 0) -> None:
+        self._port = port
         self._to = (str(gateway.address), gateway.port)
         self._here = str(here)
         self._deliver = deliver
@@ -54,7 +55,7 @@ class DatagramLink:
     async def start(self) -> None:
         """Open the socket; connected, so that only the gateway is heard (spec 19)."""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((self._here, 0))
+        self._socket.bind((self._here, self._port))
         self._socket.connect(self._to)
         self._socket.setblocking(False)
         asyncio.get_running_loop().add_reader(self._socket, self._read)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from isthmus.address import Address
 from isthmus.border.binding import Method
@@ -15,6 +16,7 @@ from isthmus.border.effect import Ending
 from isthmus.border.ranges import Ranges
 from isthmus.wire.rsip.codes import ErrorCode, LocalPolicy, RemotePolicy, TunnelType
 from isthmus.wire.rsip.codes import Method as WireMethod
+from isthmus.wire.rsip.message import RegisterResponse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,19 @@ class Registered:
     "Empty: the gateway did not say, which means RSAP-IP (RFC 3103 §9.3.3)."
     tunnel_types: tuple[TunnelType | int, ...]
     "Empty: the gateway did not say, which means IP-IP."
+
+    @classmethod
+    def by(cls, message: RegisterResponse, *, request: int, expires_at: float) -> Self:
+        """What a REGISTER_RESPONSE says."""
+        return cls(
+            request=request,
+            client_id=message.client_id.value,
+            expires_at=expires_at,
+            local_policy=message.flow_policy.local,
+            remote_policy=message.flow_policy.remote,
+            methods=tuple(each.value for each in message.methods),
+            tunnel_types=tuple(each.value for each in message.tunnel_types),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

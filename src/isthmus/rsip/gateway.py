@@ -35,7 +35,7 @@ from isthmus.rsip.request import UNASKED, Repeat, Request, Silence
 from isthmus.rsip.roster import Roster
 from isthmus.rsip.service import Service
 from isthmus.rsip.states import CLIENT_REFUSAL, REQUESTED, ClientEvent, ClientState, Transition
-from isthmus.wire.rsip.codes import VERSION, ErrorCode, MessageType, Method, known
+from isthmus.wire.rsip.codes import PORT, VERSION, ErrorCode, MessageType, Method, known
 from isthmus.wire.rsip.envelope import HEADER_OCTETS
 from isthmus.wire.rsip.message import (
     DeregisterResponse,
@@ -131,10 +131,14 @@ class Gateway:
         self.handle_timer(now=now)
         code = violation.reason.rsip_code
         client = self._roster.get(violation.owner)
-        peer = client.peer if client is not None else self._departed(violation.owner, now)
-        if not code or peer is None or (client is not None and code == ErrorCode.REGISTER_FIRST):
-            # Silent: a host that never registered has no control port that we know of; it hears nothing.
+        if not code or (client is not None and code == ErrorCode.REGISTER_FIRST):
             return
+        if client is None and not self._policy.udp:
+            return
+        # Silent: RFC 3103 §10.2 does not say where a host that never registered is told 301: at RSIP's own port.
+        peer = client.peer if client is not None else self._departed(violation.owner, now)
+        if peer is None:
+            peer = Peer(violation.owner.realm, violation.owner.address, PORT)
         if not self._errors.allow((violation.owner, code), now=now):
             return
         response = ErrorResponse(error=Error(code), message_counter=UNASKED if not peer.connection else None)

@@ -52,6 +52,7 @@ from isthmus.wire.rsip.message import (
 
 _MOST_RESYNCS = 2
 """How often one request may find the two ends in disagreement before it is given up."""
+_DOUBT_SECONDS = 10.0
 _LOST_SYNC = (ErrorCode.REGISTER_FIRST, ErrorCode.BAD_CLIENT_ID)
 _GONE = (ErrorCode.REGISTER_FIRST, ErrorCode.ALREADY_UNREGISTERED)
 _ASSIGN_RESPONSES = (MessageType.ASSIGN_RESPONSE_RSA_IP, MessageType.ASSIGN_RESPONSE_RSAP_IP)
@@ -83,12 +84,12 @@ class Host:
         self.gateway = gateway
         self._keep = keep
         self._udp = not gateway.connection
-        self._out = Outbox(
-            udp=self._udp, retransmission=retransmission or Retransmission(), response_seconds=response_seconds
-        )
+        waits = retransmission or Retransmission()
+        self._out = Outbox(udp=self._udp, retransmission=waits, response_seconds=response_seconds)
         self._trace = trace
         self._state = HostState.UNREGISTERED
         self._client_id: int | None = None
+        self._believed_until = 0.0
         self._remote_policy: RemotePolicy | int = RemotePolicy.NONE
         self._held = Holdings()
         self._events: deque[Event] = deque()
@@ -290,6 +291,8 @@ class Host:
     def _receive_unasked(self, message: Message, now: float) -> None:
         """The three messages that a gateway may send by itself (RFC 3103 §9.1, §9.5, §9.13)."""
         client_id = getattr(message, "client_id", None)
+        if client_id is None and isinstance(message, ErrorResponse) and message.error.value == ErrorCode.REGISTER_FIRST:
+            self._doubt(now)
         if client_id is None or client_id.value != self._client_id:
             return
         match message:
@@ -305,6 +308,12 @@ class Host:
                     self._lose_sync(now)
             case _:
                 pass
+
+    def _doubt(self, now: float) -> None:
+        """Take 301 about our packets, which names nobody, as a hint: ask about a binding, and believe the answer."""
+        if self._held and self._out.pending is None and now >= self._believed_until:
+            self._believed_until = now + _DOUBT_SECONDS
+            self._out.queue.append(Task(kind=HostEvent.SEND_EXTEND, bind_id=next(iter(self._held))))
 
     def _granted(self, pending: Pending, message: Message, now: float) -> None:
         """The response to the request under way; the transition comes first, then what follows from it."""
@@ -332,17 +341,8 @@ class Host:
         self._client_id = message.client_id.value
         self._remote_policy = message.flow_policy.remote
         self._held.register(pending.sent_at + message.lease_time.value)
-        self._events.append(
-            Registered(
-                request=pending.task.request,
-                client_id=self._client_id,
-                expires_at=self._held.registered_until,
-                local_policy=message.flow_policy.local,
-                remote_policy=message.flow_policy.remote,
-                methods=tuple(each.value for each in message.methods),
-                tunnel_types=tuple(each.value for each in message.tunnel_types),
-            )
-        )
+        until = self._held.registered_until
+        self._events.append(Registered.by(message, request=pending.task.request, expires_at=until))
 
     def _assigned(self, pending: Pending, message: AssignResponse) -> None:
         """Take what was asked for, or give back what was not (RFC 3103 §9.7.3, §9.9.3)."""
