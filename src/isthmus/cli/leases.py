@@ -39,27 +39,10 @@ def from_store(path: Path) -> list[dict[str, Any]]:
     Raises:
         StoreUnavailable: it cannot be read.
     """
-    from isthmus.border.selector import Kind
+    from isthmus.daemon.rows import lease_row
 
-    rows = []
     with output.existing_store(path) as store:
-        for held in store.leases():
-            values = {each.kind: str(each.values) for each in held.binding.selectors if each.kind is not None}
-            rows.append(
-                {
-                    "client_id": held.lease.client_id,
-                    "host": str(held.binding.key.owner),
-                    "bind_id": held.binding.key.bind_id,
-                    "address": str(held.binding.address),
-                    "ports": values.get(Kind.PORT),
-                    "spis": values.get(Kind.SPI),
-                    "method": held.lease.method.name,
-                    "tunnel": held.binding.crossing.kind.name,
-                    "granted_at": held.lease.granted_at,
-                    "expires_at": held.lease.expires_at,
-                }
-            )
-    return rows
+        return [lease_row(held) for held in store.leases()]
 
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:

@@ -53,21 +53,11 @@ def from_store(path: Path, address: Address, *, port: int | None, at: float | No
     Raises:
         StoreUnavailable: it cannot be read.
     """
+    from isthmus.daemon.rows import tenure_row
+
     with output.existing_store(path) as store:
-        return [
-            {
-                "host": str(tenure.key.owner),
-                "client_id": tenure.client_id,
-                "bind_id": tenure.key.bind_id,
-                "address": str(tenure.resource.address),
-                "ports": None if tenure.resource.ports is None else str(tenure.resource.ports),
-                "granted_at": tenure.granted_at,
-                "ended_at": tenure.ended_at,
-                "ending": tenure.ending,
-                "expires_at": tenure.expires_at,
-            }
-            for tenure in store.who_had(address, port=port, at=at, now=output.read_time("now"))
-        ]
+        tenures = store.who_had(address, port=port, at=at, now=output.read_time("now"))
+    return [tenure_row(tenure) for tenure in tenures]
 
 
 def _endpoint(what: str) -> tuple[Address, int | None]:

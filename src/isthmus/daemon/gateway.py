@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from typing import Any
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import BindingKey, Owner
 from isthmus.border.effect import Peer
-from isthmus.border.pool import Pool, Quota, Resource
+from isthmus.border.pool import Pool, Quota
 from isthmus.border.realm import Border, End, Realm, TunnelEnd
-from isthmus.border.selector import Admit, Kind
+from isthmus.border.selector import Admit
 from isthmus.daemon import config as configuration
 from isthmus.daemon.clock import Clock
 from isthmus.daemon.config import Config, GatewaySection
@@ -20,9 +19,10 @@ from isthmus.daemon.control import Connection, ControlError, Handler
 from isthmus.daemon.driver import GatewayDriver
 from isthmus.daemon.endpoint import DatagramEndpoint, StreamEndpoint
 from isthmus.daemon.planes import MachinePlane
+from isthmus.daemon.rows import lease_row, tenure_row
 from isthmus.rsip.gateway import Gateway
 from isthmus.rsip.policy import ClientRule, GatewayPolicy
-from isthmus.store import Held, LeaseStore, Tenure, open_store
+from isthmus.store import LeaseStore, open_store
 from isthmus.wire.rsip.codes import LocalPolicy, Method, RemotePolicy, TunnelType
 
 ANYWHERE = Prefix.parse("0.0.0.0/0")
@@ -180,12 +180,13 @@ class GatewayRole:
         }
 
     async def _leases(self, _request: dict[str, Any], _connection: Connection) -> list[dict[str, Any]]:
-        return [_lease_row(each) for each in self._store.leases()]
+        return [lease_row(each) for each in self._store.leases()]
 
     async def _who_had(self, request: dict[str, Any], _connection: Connection) -> list[dict[str, Any]]:
         address = Address.parse(request["address"])
-        tenures = self._store.who_had(address, port=request.get("port"), at=request.get("at"))
-        return [_tenure_row(each) for each in tenures]
+        now = self._clock.now()
+        tenures = self._store.who_had(address, port=request.get("port"), at=request.get("at"), now=now)
+        return [tenure_row(each) for each in tenures]
 
     async def _counters(self, _request: dict[str, Any], _connection: Connection) -> dict[str, int]:
         return {reason.name: count for reason, count in self._plane.counters().items()}
@@ -193,38 +194,6 @@ class GatewayRole:
     async def _revoke(self, request: dict[str, Any], _connection: Connection) -> None:
         near = self._config.realm_number(self._section.near)
         key = BindingKey(Owner(near, Address.parse(request["host"])), int(request["bind_id"]))
-        self._driver.gateway.revoke(key, now=self._clock.now())
+        if not self._driver.gateway.revoke(key, now=self._clock.now()):
+            raise ControlError(f"there is no binding {key}")
         self._driver.nudge()
-        await asyncio.sleep(0)
-
-
-def _lease_row(held: Held) -> dict[str, Any]:
-    binding, lease = held.binding, held.lease
-    values = {each.kind: str(each.values) for each in binding.selectors}
-    return {
-        "client_id": lease.client_id,
-        "host": str(binding.key.owner),
-        "bind_id": binding.key.bind_id,
-        "address": str(binding.address),
-        "ports": values.get(Kind.PORT),
-        "spis": values.get(Kind.SPI),
-        "method": lease.method.name,
-        "tunnel": binding.crossing.kind.name,
-        "granted_at": lease.granted_at,
-        "expires_at": lease.expires_at,
-    }
-
-
-def _tenure_row(tenure: Tenure) -> dict[str, Any]:
-    resource: Resource = tenure.resource
-    return {
-        "host": str(tenure.key.owner),
-        "client_id": tenure.client_id,
-        "bind_id": tenure.key.bind_id,
-        "address": str(resource.address),
-        "ports": str(resource.ports) if resource.ports is not None else None,
-        "granted_at": tenure.granted_at,
-        "ended_at": tenure.ended_at,
-        "ending": tenure.ending.value if tenure.ending is not None else None,
-        "expires_at": tenure.expires_at,
-    }
