@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from isthmus.border.ranges import Ranges
 from isthmus.lab import figure
 from isthmus.lab.lab import Lab
 from isthmus.lab.node import wait_until
@@ -18,7 +17,6 @@ FAR_MANY = "198.18.0.0/15"
 """Destinations behind the server, for many flows (RFC 2544's own)."""
 FORWARD, NAT, ISTHMUS = "forwarding", "nftables masquerade", "isthmus"
 
-_USUAL_PORTS = (32768, 60999)
 _NFT = """
 table ip bench {
   chain postrouting {
@@ -88,13 +86,10 @@ def leasing(lab: Lab) -> Iterator[None]:
     lab["gateway"].up(figure.gateway_configuration(lab, setting, state="memory:"))
     try:
         lab["host"].up(figure.host_configuration(lab, setting, "host", ports=255))
-        if not wait_until(lambda: bool(two_hosts.leased_ports(lab)), 10, every=0.1):
+        if not wait_until(lambda: two_hosts.holds_lease(lab, "host"), 10, every=0.1):
             raise LabError("the host got no lease within 10 seconds")
-        (ports,) = two_hosts.leased_ports(lab).values()
-        two_hosts.draw_ports_from(lab["host"], ports)
         yield
     finally:
-        two_hosts.draw_ports_from(lab["host"], Ranges.of(_USUAL_PORTS))
         for name in ("host", "gateway"):
             daemon = lab[name].daemons.pop("isthmus", None)
             if daemon:

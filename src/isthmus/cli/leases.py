@@ -20,6 +20,7 @@ def leases(
 ) -> None:
     """Show every lease: which host holds which address, ports and SPIs, and until when.
 
+    At a gateway these are all that it has granted; at a host those that it holds.
     Asks the running daemon, or reads a lease store with --state, which needs no daemon.
     """
     rows = from_store(state) if state is not None else output.ask(socket, do="leases")

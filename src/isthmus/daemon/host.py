@@ -62,6 +62,8 @@ class Want:
     "Who waits for the first answer."
     holder: Connection | None = None
     held: Assigned | None = None
+    since: float = 0.0
+    "Seconds since 1970, when it was first held."
     request: int = 0
 
 
@@ -251,7 +253,7 @@ class HostRole:
         if want is None:
             self._host.free(event.bind_id)
             return
-        want.held = event
+        want.held, want.since = event, self._clock.now()
         self._book.by_bind[event.bind_id] = want
         binding = self._binding(event, want)
         lease = Lease(
@@ -346,12 +348,13 @@ class HostRole:
 
     @property
     def handlers(self) -> dict[str, Handler]:
-        """What the control socket answers."""
+        """What the control socket answers; at a gateway too, ``leases`` and ``counters`` are the gateway's."""
         return {
             "acquire": self._acquire,
             "release": self._release,
             "host": self._report,
-            "host-counters": self._counters,
+            "leases": self._leases,
+            "counters": self._counters,
         }
 
     async def _acquire(self, request: dict[str, Any], connection: Connection) -> dict[str, Any]:
@@ -390,15 +393,17 @@ class HostRole:
             raise ControlError(f"bind ID {request['bind_id']} is not held here")
         self._drop(want)
 
-    async def _report(self, _request: dict[str, Any], _connection: Connection) -> dict[str, Any]:
-        rows = [self._row(want.held, want) for want in self._book.by_bind.values() if want.held is not None]
+    async def _leases(self, _request: dict[str, Any], _connection: Connection) -> list[dict[str, Any]]:
+        return [self._row(want.held, want) for want in self._book.by_bind.values() if want.held is not None]
+
+    async def _report(self, request: dict[str, Any], connection: Connection) -> dict[str, Any]:
         return {
             "gateway": str(self._gateway),
             "client_id": self._client_id,
             "registered": bool(self._client_id),
             "plane": self._plane.kind,
             "control_port": self._link.local_port if self._link is not None else None,
-            "leases": rows,
+            "leases": await self._leases(request, connection),
         }
 
     async def _counters(self, _request: dict[str, Any], _connection: Connection) -> dict[str, int]:
@@ -411,9 +416,11 @@ class HostRole:
             "bind_id": held.bind_id,
             "address": str(held.address),
             "ports": str(held.ports) if held.ports is not None else None,
+            "spis": None,
             "method": held.method.name,
             "tunnel": held.tunnel_kind.name,
             "mtu": interface_mtu(self._interface) - overhead(held.tunnel_kind, self._here.family),
+            "granted_at": want.since,
             "expires_at": held.expires_at,
             "device": want.device,
         }

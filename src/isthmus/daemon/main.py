@@ -54,7 +54,8 @@ async def _serve(config: Config) -> None:
         for make in _roles(config):
             role = make(config, clock)
             stack.callback(role.stop)
-            handlers.update(role.handlers)
+            for name, handler in role.handlers.items():
+                handlers.setdefault(name, handler)
             roles.append(role)
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
