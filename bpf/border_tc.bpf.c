@@ -25,5 +25,5 @@ int border(struct __sk_buff *skb)
 	from.end = interface->end;
 	from.link = interface->flags & INTERFACE_BARE ? 0 : ETH_HLEN;
 	from.now = seconds();
-	return decide(skb, &from);
+	return decide(skb, &from, interface);
 }

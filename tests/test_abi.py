@@ -14,7 +14,7 @@ from isthmus.border.realm import End
 from isthmus.border.selector import Kind
 from isthmus.border.verdict import Reason, Violation
 from isthmus.errors import AbiMismatch
-from isthmus.plane.kernel import plane
+from isthmus.plane.kernel import maps, plane
 from isthmus.plane.kernel.btf import Types
 from isthmus.plane.kernel.maps import STRUCTS, Codec
 from isthmus.plane.reference import contact
@@ -77,6 +77,12 @@ def test_the_memory_of_contacts_forgets_when_the_reference_does() -> None:
     assert f"#define CONTACT_EPOCHS {contact.KEPT_EPOCHS}" in text
     assert f"#define CONTACT_EPOCH_MASK {plane._EPOCH_MASK:#x}U" in text
     assert (plane._EPOCH_SECONDS, plane._EPOCHS_KEPT) == (contact.EPOCH_SECONDS, contact.KEPT_EPOCHS)
+
+
+def test_the_sizes_that_keys_are_made_by_are_the_programs() -> None:
+    text = ABI.read_text()
+    assert f"#define REALMS {maps.REALMS}" in text
+    assert f"#define MEANT_BITS (1 << {maps.MEANT_BITS.bit_length() - 1})" in text
 
 
 def test_codec_finds_every_name_that_it_uses(types: Types) -> None:

@@ -37,6 +37,7 @@ static __always_inline __u64 *cell(__u32 number)
 
 /* Not on the stack, which the program nearly fills. */
 static struct ingress from;
+static struct interface interface;
 
 struct headers {
 	struct iphdr ip;
@@ -64,12 +65,15 @@ static __noinline int timed(struct __sk_buff *skb, __u32 realm, __u32 cell_numbe
 	__u64 start, *total = cell(cell_number);
 	int action;
 
-	from.realm = bpf_htonl(realm);
+	interface.first.leads_to = bpf_htonl(PUBLIC);
+	interface.first.end = GATEWAY;
+	interface.first_address[0] = bpf_htonl(GATEWAY_ADDRESS);
+	interface.realm = from.realm = bpf_htonl(realm);
 	from.end = GATEWAY;
 	from.link = ETH_HLEN;
 	start = bpf_ktime_get_ns();
 	from.now = seconds();
-	action = decide(skb, &from);
+	action = decide(skb, &from, &interface);
 
 	if (total)
 		*total += bpf_ktime_get_ns() - start;

@@ -80,28 +80,32 @@ struct place {
 	__be32 address[4];
 };
 
+/* tunnel_ends: place -> the realm of the inner packets. */
+struct tunnel_end {
+	__be32 leads_to;
+	__u32 end;
+};
+
 /* interfaces: ifindex -> where its packets are. */
 struct interface {
 	__be32 realm;
 	__u32 end;
 	__u32 flags;
+	struct tunnel_end first; /* of the realm's tunnel ends; end 0: it has none */
+	__be32 first_address[4]; /* of that; the others are looked up */
 };
 
 enum interface_flag {
 	INTERFACE_BARE = 1, /* packets begin with the IP header: TUN, WireGuard */
 };
 
-/* realms: number -> the way into it. */
+/* realms: number modulo REALMS -> the way into it. */
 struct realm {
+	__be32 number;
 	__u32 interface; /* ifindex; 0: none */
 	__u32 punt;	 /* ifindex of the port to the reference plane; 0: none */
 };
-
-/* tunnel_ends: place -> the realm of the inner packets. */
-struct tunnel_end {
-	__be32 leads_to;
-	__u32 end;
-};
+#define REALMS 1024
 
 /* by_prefix: longest-prefix match over realm and address. */
 struct prefix_key {
@@ -152,6 +156,12 @@ enum address_flag {
 #define ADDRESS_UNSLICED 0xffffffffU
 
 /*
+ * meant: one bit for every 256 blocks of 24 bits, set if addresses or by_prefix has anything of one of them in any
+ * realm. The bit of a block is block ^ block >> 8, modulo MEANT_BITS.
+ */
+#define MEANT_BITS (1 << 16)
+
+/*
  * slices: one word per aligned port slice, read and written whole:
  *
  *   63          32 31                    8 7        0
@@ -175,8 +185,14 @@ struct endpoint {
 	__u32 device; /* at a host: ifindex that delivers; 0: the realm's interface */
 	__u16 mtu;
 	__u16 kind;
+	__u32 flags;
 	__be32 local[4];
 	__be32 remote[4];
+	__u32 padding[3]; /* to 64 octets, a line of the cache */
+};
+
+enum endpoint_flag {
+	ENDPOINT_REGISTERED = 1, /* the other end is the owner itself, and has registered */
 };
 
 /* owners: place in the near realm -> who that is. */
@@ -252,6 +268,7 @@ struct declared {
 	enum binding_flag binding_flag;
 	enum address_flag address_flag;
 	enum slice_flag slice_flag;
+	enum endpoint_flag endpoint_flag;
 	enum event_flag event_flag;
 	struct event event;
 };

@@ -48,7 +48,7 @@ static __always_inline enum reason admission(const struct entry *entry, const st
 }
 
 /* Check deadline, peer, TTL and size, and put a packet into its tunnel (RFC 3103 §6, §7.2; RFC 2003 §3.1). */
-static __noinline int inward(struct __sk_buff *skb, struct ingress *from, struct ipv4 *packet,
+static __always_inline int inward(struct __sk_buff *skb, struct ingress *from, struct ipv4 *packet,
 			     const struct flow *flow, const struct entry *entry)
 {
 	struct endpoint *tunnel;
@@ -219,22 +219,15 @@ static __always_inline int deliver_inner(struct __sk_buff *skb, struct ingress *
 	return deliver(skb, from, arrival->leads_to, device, arrival->inner.raw.daddr);
 }
 
-/* Find the binding of a packet out of a tunnel and check that its sender may use it (RFC 3103 §7, §10.4). */
-static __noinline int by_holder(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival, __u32 owner,
-				__u32 at_gateway)
+/* Check that the sender of a packet out of a tunnel may use its binding (RFC 3103 §7, §10.4). */
+static __always_inline int by_holder(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival,
+				     const struct endpoint *tunnel, __u32 owner, bool at_gateway)
 {
-	struct endpoint *tunnel = 0;
 	enum reason refused;
 	bool forged, reported;
 
-	if (!from || !arrival)
-		return TC_ACT_SHOT;
-	ends(skb, &arrival->inner, &arrival->both);
-	orient(&arrival->both, arrival->leads_to, at_gateway ? SOURCE : DESTINATION, &arrival->flow);
 	forged = at_gateway ? is_forged_outward(&arrival->inner, &arrival->both) :
 			      is_forged_inward(&arrival->inner, &arrival->both);
-	if (lookup(&arrival->flow, &arrival->entry))
-		tunnel = endpoint_of(&arrival->entry);
 	if (!tunnel || tunnel->owner != owner || forged) {
 		if (!at_gateway)
 			return drop(skb, NOT_OUR_LEASE);
@@ -251,47 +244,59 @@ static __noinline int by_holder(struct __sk_buff *skb, struct ingress *from, str
 	return at_gateway ? outward(skb, from, arrival, owner) : deliver_inner(skb, from, arrival, tunnel->device);
 }
 
-/* Take a packet out of its tunnel and check that its sender may send it (RFC 3102 §2; RFC 3103 §7, §10.4). */
+/* Read a packet out of its tunnel; 0 or why it is dropped, whoever sent it (RFC 2003 §3; RFC 1812 §5.3.7). */
+static __always_inline enum reason open(struct __sk_buff *skb, struct arrival *arrival, bool at_gateway)
+{
+	enum reason refused = decapsulate(skb, &arrival->outer, &arrival->inner);
+
+	if (refused)
+		return refused;
+	if (at_gateway && is_no_host(arrival->inner.raw.daddr))
+		return FORBIDDEN_DESTINATION;
+	ends(skb, &arrival->inner, &arrival->both);
+	orient(&arrival->both, arrival->leads_to, at_gateway ? SOURCE : DESTINATION, &arrival->flow);
+	return 0;
+}
+
+/*
+ * Take a packet out of its tunnel and check that its sender may send it (RFC 3102 §2; RFC 3103 §7, §10.4).
+ * Whether the sender is known comes before all that is wrong within, but is asked last: the binding knows it.
+ */
 static __always_inline int from_tunnel(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival, __u32 end)
 {
-	struct owner *sender;
+	struct endpoint *tunnel = 0;
+	bool at_gateway = end == GATEWAY;
 	enum reason refused;
-	struct place key;
+	__u32 owner;
 
-	if (!from || !arrival)
-		return TC_ACT_SHOT;
 	if (!checksum_ok(skb, &arrival->outer))
 		return drop(skb, MALFORMED);
 	if (is_fragment(&arrival->outer))
 		return drop(skb, FRAGMENT);
-	key = place(from->realm, arrival->outer.raw.saddr);
-	sender = bpf_map_lookup_elem(&owners, &key);
-	if (!sender || !sender->registered) {
-		if (end != GATEWAY)
-			return drop(skb, UNKNOWN_TUNNEL_PEER);
-		return violation(skb, from, 0, UNREGISTERED);
-	}
-	refused = decapsulate(skb, &arrival->outer, &arrival->inner);
+	refused = open(skb, arrival, at_gateway);
+	if (!refused && lookup(&arrival->flow, &arrival->entry))
+		tunnel = endpoint_of(&arrival->entry);
+	owner = sender(from->realm, arrival->outer.raw.saddr, tunnel);
+	if (!owner)
+		return at_gateway ? violation(skb, from, 0, UNREGISTERED) : drop(skb, UNKNOWN_TUNNEL_PEER);
 	if (refused)
 		return drop(skb, refused);
-	if (end == GATEWAY && is_no_host(arrival->inner.raw.daddr))
-		return drop(skb, FORBIDDEN_DESTINATION);
-	return by_holder(skb, from, arrival, sender->tag, end == GATEWAY);
+	return by_holder(skb, from, arrival, tunnel, owner, at_gateway);
 }
 
 /* Send a packet its way: from a tunnel, toward a binding, or none of ours (RFC 3102 §3.2). */
-static __always_inline int decide(struct __sk_buff *skb, struct ingress *from)
+static __always_inline int decide(struct __sk_buff *skb, struct ingress *from, const struct interface *interface)
 {
 	struct cursor cursor = { from->link, skb->len };
+	const struct tunnel_end *tunnel;
 	struct arrival arrival = {};
-	struct tunnel_end *tunnel;
 
 	if (!parse_ipv4(skb, cursor, &arrival.outer))
 		return pass(skb);
 	from->sender = arrival.outer.raw.saddr;
 	from->kind = tunnel_kind(&arrival.outer);
 	if (from->kind) {
-		tunnel = tunnel_end(from->realm, arrival.outer.raw.daddr);
+		tunnel = tunnel_end(interface, arrival.outer.raw.daddr);
 		if (tunnel) {
 			arrival.leads_to = tunnel->leads_to;
 			return from_tunnel(skb, from, &arrival, tunnel->end);

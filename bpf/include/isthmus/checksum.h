@@ -37,9 +37,10 @@ static __always_inline bool checksum_ok(struct __sk_buff *skb, const struct ipv4
 	__u32 word;
 
 	for (int i = 0; i < 10 && cursor.at < cursor.end; i++) {
-		if (!parse_octets(skb, &cursor, &word, sizeof(word)))
+		if (bpf_skb_load_bytes(skb, cursor.at, &word, sizeof(word)))
 			return false;
 		total += word;
+		cursor.at += sizeof(word);
 	}
 	return fold(total) == 0xffff;
 }

@@ -42,16 +42,14 @@ static __always_inline __u32 age(__u32 word, __u32 now)
 }
 
 /* The owner has written to a peer from one of its addresses. */
-static __noinline int note_contact(__u32 owner, const struct flow *flow, __u32 now)
+static __always_inline void note_contact(__u32 owner, const struct flow *flow, __u32 now)
 {
 	__u32 fingerprint, oldest = 0, victim = 0;
 	struct bucket *words;
 
-	if (!flow)
-		return 0;
 	words = bucket(owner, flow, &fingerprint);
 	if (!words)
-		return 0;
+		return;
 	for (__u32 i = 0; i < CONTACT_WORDS; i++) {
 		__u32 word = words->words[i];
 		__u32 old = word ? age(word, now) : CONTACT_EPOCH_MASK + 1;
@@ -59,7 +57,7 @@ static __noinline int note_contact(__u32 owner, const struct flow *flow, __u32 n
 		if ((word & ~CONTACT_EPOCH_MASK) == fingerprint) {
 			if (old) /* written once per epoch, so that the line is shared between processors */
 				words->words[i] = fingerprint | epoch(now);
-			return 0;
+			return;
 		}
 		if (old > oldest) {
 			oldest = old;
@@ -67,7 +65,6 @@ static __noinline int note_contact(__u32 owner, const struct flow *flow, __u32 n
 		}
 	}
 	words->words[victim & (CONTACT_WORDS - 1)] = fingerprint | epoch(now);
-	return 0;
 }
 
 /* Whether it has, in this epoch or the 120 before. */

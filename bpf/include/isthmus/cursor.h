@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Dual BSD/GPL */
 /*
  * Reading a packet: every parse_* checks the octets against an end and copies what it
- * reads, so that what is not in the linear part of the buffer needs no care.
+ * reads, so that what is not in the linear part of the buffer needs no care: a call reads
+ * it then. Writing is the same the other way round.
  */
 #ifndef ISTHMUS_CURSOR_H
 #define ISTHMUS_CURSOR_H
@@ -17,6 +18,10 @@
 #define IP_OFFSET 0x1fff
 #define IP_DF 0x4000
 #define IPV4_MINIMUM 20
+/* Furthest octet that is looked at without a call; link header and two IPv4 headers are 134. Tests set it to 0. */
+#ifndef LINEAR_MOST
+#define LINEAR_MOST 255
+#endif
 
 /* A position in a packet, and where what may be read ends. */
 struct cursor {
@@ -26,15 +31,51 @@ struct cursor {
 
 /* An IPv4 header that parses, and where it stands. */
 struct ipv4 {
-	__u32 at;     /* from the start of the buffer */
-	__u32 header; /* octets, options included */
+	__u16 at;     /* from the start of the buffer */
+	__u16 header; /* octets, options included */
 	__u32 total;  /* octets of the packet; what follows is padding */
 	struct iphdr raw;
 };
 
+/*
+ * Where octets stand if they are in the linear part of the buffer, else null.
+ * Every IPv4 header begins at a multiple of four, as the kernel sees it (NET_IP_ALIGN).
+ */
+static __always_inline void *linear(struct __sk_buff *skb, __u32 at, __u32 octets)
+{
+	void *start = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+
+	if (at > LINEAR_MOST || start + at + octets > end)
+		return 0;
+	return start + at;
+}
+
+/* Copy octets out of a packet; their number is a constant. */
+static __always_inline bool load(struct __sk_buff *skb, __u32 at, void *to, __u32 octets)
+{
+	void *from = linear(skb, at, octets);
+
+	if (!from)
+		return !bpf_skb_load_bytes(skb, at, to, octets);
+	__builtin_memcpy(to, __builtin_assume_aligned(from, 4), octets);
+	return true;
+}
+
+/* Copy octets into a packet; their number is a constant. */
+static __always_inline bool store(struct __sk_buff *skb, __u32 at, const void *from, __u32 octets)
+{
+	void *to = linear(skb, at, octets);
+
+	if (!to)
+		return !bpf_skb_store_bytes(skb, at, from, octets, 0);
+	__builtin_memcpy(__builtin_assume_aligned(to, 4), from, octets);
+	return true;
+}
+
 static __always_inline bool parse_octets(struct __sk_buff *skb, struct cursor *cursor, void *to, __u32 octets)
 {
-	if (cursor->at + octets > cursor->end || bpf_skb_load_bytes(skb, cursor->at, to, octets))
+	if (cursor->at + octets > cursor->end || !load(skb, cursor->at, to, octets))
 		return false;
 	cursor->at += octets;
 	return true;

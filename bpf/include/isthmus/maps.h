@@ -17,9 +17,9 @@ struct {
 
 /* Realm number -> its interface, and the port to the reference plane. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __be32);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, REALMS);
+	__type(key, __u32);
 	__type(value, struct realm);
 } realms SEC(".maps");
 
@@ -48,6 +48,14 @@ struct {
 	__type(key, struct place);
 	__type(value, struct address);
 } addresses SEC(".maps");
+
+/* Which addresses are worth asking the two above about. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MEANT_BITS / 64);
+	__type(key, __u32);
+	__type(value, __u64);
+} meant SEC(".maps");
 
 /* A word per aligned port slice; user space has it mapped. * */
 struct {
@@ -123,6 +131,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct limit);
 } limited SEC(".maps");
+
+/* The tick in which this processor last read the clock (upper half), and the second that it read. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} clock SEC(".maps");
 
 /* Whom pinned maps belong to. */
 struct {

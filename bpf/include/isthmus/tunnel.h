@@ -134,7 +134,7 @@ static __always_inline bool amend(struct __sk_buff *skb, struct ipv4 *packet, __
 		check = update(check, before, words[0]);
 	}
 	packet->raw.check = check;
-	return !bpf_skb_store_bytes(skb, packet->at, &packet->raw, 12, 0);
+	return store(skb, packet->at, &packet->raw, 12);
 }
 
 /* Cut off what follows the packet's total length. */
@@ -190,7 +190,7 @@ static __always_inline bool shrink(struct __sk_buff *skb, __u32 octets)
  * Its TTL has been decremented. Octets between link header and packet (of a tunnel that it just left) are
  * reused, so that a large segment turned round keeps its marks.
  */
-static __noinline int encapsulate(struct __sk_buff *skb, __u32 link, const struct ipv4 *inner,
+static __always_inline int encapsulate(struct __sk_buff *skb, __u32 link, const struct ipv4 *inner,
 				  const struct endpoint *tunnel, struct outer *outer)
 {
 	__u32 room, head;
@@ -206,10 +206,9 @@ static __noinline int encapsulate(struct __sk_buff *skb, __u32 link, const struc
 		return 0;
 	if (room < head && !grow(skb, head - room, tunnel->kind))
 		return 0;
-	if (bpf_skb_store_bytes(skb, link, &outer->ip, sizeof(outer->ip), 0))
+	if (!store(skb, link, &outer->ip, sizeof(outer->ip)))
 		return 0;
-	return tunnel->kind != GRE ||
-	       !bpf_skb_store_bytes(skb, link + sizeof(outer->ip), &outer->gre, sizeof(outer->gre), 0);
+	return tunnel->kind != GRE || store(skb, link + sizeof(outer->ip), &outer->gre, sizeof(outer->gre));
 }
 
 /* Take away what stands between link header and packet (RFC 2003 §3.1). */

@@ -17,11 +17,11 @@
 /* Where a packet came in. */
 struct ingress {
 	__be32 realm;
-	__u32 end;
-	__u32 link; /* octets of the link header */
-	__u32 now;  /* CLOCK_BOOTTIME, seconds */
+	__u32 now;     /* CLOCK_BOOTTIME, seconds */
 	__be32 sender; /* of a tunnelled packet: the outer source */
-	__u32 kind;    /* and its tunnel type, or 0 */
+	__u8 kind;     /* and its tunnel type, or 0 */
+	__u8 end;
+	__u8 link; /* octets of the link header */
 };
 
 /* Count a packet, and leave a note of what was decided for tests and tracing: realm, and reason plus one. */
@@ -67,7 +67,7 @@ static __noinline int punt(struct __sk_buff *skb, struct ingress *from, enum rea
 
 	if (!from)
 		return TC_ACT_SHOT;
-	realm = bpf_map_lookup_elem(&realms, &from->realm);
+	realm = realm_of(from->realm);
 	if (!realm || !realm->punt || !with_link(skb, from))
 		return drop(skb, why);
 	count(skb, from->realm, PUNTED);
@@ -129,7 +129,7 @@ static __noinline int forward(struct __sk_buff *skb, struct ingress *from, __be3
 
 	if (!from || !header)
 		return TC_ACT_SHOT;
-	realm = bpf_map_lookup_elem(&realms, &into);
+	realm = realm_of(into);
 	if (!realm || !realm->interface)
 		return drop(skb, NO_ROUTE);
 	route.ifindex = realm->interface;
@@ -143,8 +143,7 @@ static __noinline int forward(struct __sk_buff *skb, struct ingress *from, __be3
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		if (bare || route.ifindex != realm->interface)
 			break;
-		if (bpf_skb_store_bytes(skb, 0, route.dmac, ETH_ALEN, 0) ||
-		    bpf_skb_store_bytes(skb, ETH_ALEN, route.smac, ETH_ALEN, 0))
+		if (!store(skb, 0, route.dmac, ETH_ALEN) || !store(skb, ETH_ALEN, route.smac, ETH_ALEN))
 			return drop(skb, NO_ROUTE);
 		count(skb, into, why);
 		return bpf_redirect(realm->interface, 0);
@@ -162,7 +161,7 @@ static __noinline int forward(struct __sk_buff *skb, struct ingress *from, __be3
 static __always_inline int deliver(struct __sk_buff *skb, struct ingress *from, __be32 into, __u32 device, __be32 local)
 {
 	struct bpf_redir_neigh next = { .nh_family = AF_INET, .ipv4_nh = local };
-	struct realm *realm = bpf_map_lookup_elem(&realms, &into);
+	struct realm *realm = realm_of(into);
 
 	if (!device && realm)
 		device = realm->interface;

@@ -14,6 +14,7 @@ an array is octets as they are.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import struct
 import sys
@@ -60,6 +61,7 @@ class Record:
     name: str
     octets: int
     fields: tuple[Field, ...]
+    by_name: Mapping[str, Field] = dataclasses.field(repr=False, compare=False)
 
     def pack(self, **values: int | bytes) -> bytes:
         """Write a struct; fields that are not named are zero.
@@ -67,13 +69,18 @@ class Record:
         Raises:
             AbiMismatch: the struct has no such field.
         """
-        octets = bytearray(self.octets)
-        for field in self.fields:
-            value = values.pop(field.name, None)
-            if value is not None:
-                octets[field.at : field.at + field.octets] = _emit(field, value)
-        if values:
-            raise AbiMismatch(f"struct {self.name} has no fields {sorted(values)}; run make -C bpf")
+        return self.replace(bytes(self.octets), **values)
+
+    def replace(self, before: bytes, **values: int | bytes) -> bytes:
+        """Write some fields of a struct anew.
+
+        Raises:
+            AbiMismatch: the struct has no such field.
+        """
+        octets = bytearray(before)
+        for name, value in values.items():
+            field = self._of(name)
+            octets[field.at : field.at + field.octets] = _emit(field, value)
         return bytes(octets)
 
     def unpack(self, octets: bytes) -> dict[str, int | bytes]:
@@ -82,10 +89,13 @@ class Record:
 
     def number(self, octets: bytes, name: str) -> int:
         """Read one number out of a struct."""
-        for field in self.fields:
-            if field.name == name:
-                return int.from_bytes(octets[field.at : field.at + field.octets], _order(field))
-        raise AbiMismatch(f"struct {self.name} has no field {name}; run make -C bpf")
+        field = self._of(name)
+        return int.from_bytes(octets[field.at : field.at + field.octets], _order(field))
+
+    def _of(self, name: str) -> Field:
+        if name not in self.by_name:
+            raise AbiMismatch(f"struct {self.name} has no field {name}; run make -C bpf")
+        return self.by_name[name]
 
 
 def _order(field: Field) -> Literal["big", "little"]:
@@ -147,7 +157,7 @@ class Types:
         """
         found = self._find(_STRUCT, name)
         fields = tuple(self._field(self._string(at), number, bits) for at, number, bits in found.members)
-        return Record(name, found.size, fields)
+        return Record(name, found.size, fields, {each.name: each for each in fields})
 
     def enum(self, name: str) -> Mapping[str, int]:
         """The values of an enum by name.

@@ -10,13 +10,14 @@ first and writes only what differs (``plane.KernelPlane.reconcile``).
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import assert_never
 
-from isthmus.address import Family
+from isthmus.address import Family, Prefix
 from isthmus.border.binding import Binding, BindingKey, Owner
 from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Unbind
 from isthmus.border.realm import Border
@@ -33,8 +34,11 @@ MOST_VALUES = 1 << 16
 Change = tuple[str, bytes, bytes | None]
 "Map, key, value (None: remove)."
 
-TABLES = ("tunnel_ends", "endpoints", "owners", "holdings", "addresses", "by_demux", "by_prefix")
+TABLES = ("meant", "tunnel_ends", "endpoints", "owners", "holdings", "addresses", "by_demux", "by_prefix")
 """Maps that an image fills, records first; beside them the words of ``slices``."""
+
+ARRAYS = ("meant", "endpoints")
+"""Those of them whose entries are zero rather than not there."""
 
 
 class Image:
@@ -67,7 +71,9 @@ class Image:
         self._counted = (slots, numbers, owners)
         self._holdings: Counter[bytes] = Counter()
         self._held: dict[BindingKey, tuple[Held, bytes]] = {}
-        self._index = Index(border, codec, slots, entry=self.entry, word=self.word)
+        self._endpoints: dict[bytes, dict[bytes, bool]] = {}
+        "By owner's place; whether the tunnel ends at just that."
+        self._index = Index(border, codec, slots, entry=self.entry, word=self.word, meant=self.meant)
         for end in border.tunnel_ends:
             value = codec.tunnel_end(end.leads_to, border.realm(end.leads_to).end)
             self.entry("tunnel_ends", codec.place(end.realm, end.address), value)
@@ -107,6 +113,13 @@ class Image:
         if self.words[number] != word:
             self.words[number] = word
             self._changes.append(("slices", self._codec.number(number), self._codec.octets(word)))
+
+    def meant(self, prefix: Prefix) -> None:
+        """Set the bits of ``meant`` for a prefix; one set too many costs time only, so none is cleared."""
+        for number, bits in self._codec.meant(prefix).items():
+            key = self._codec.number(number)
+            before = self.tables["meant"].get(key, bytes(8))
+            self.entry("meant", key, self._codec.octets(int.from_bytes(before, sys.byteorder) | bits))
 
     def apply(self, effect: Programmable) -> None:
         """Carry out one effect.
@@ -172,12 +185,14 @@ class Image:
         tag = self._owners.hold(owner)
         endpoint = self._codec.endpoint(binding.crossing, tag, device)
         try:
-            number = self._numbers.take(endpoint)
+            self._numbers.take(endpoint)
         except PlaneError:
             self._owners.release(owner)
             raise
+        far_end = binding.crossing.realm, binding.crossing.remote
+        whose = binding.key.owner
+        self._endpoints.setdefault(owner, {})[endpoint] = far_end == (whose.realm, whose.address)
         self._show_owner(owner)
-        self.entry("endpoints", self._codec.number(number), endpoint)
         for selector in binding.selectors:
             key = self._codec.holding_key(tag, selector.realm, selector.local)
             self._holdings[key] += 1
@@ -196,11 +211,19 @@ class Image:
         number = self._numbers.give(endpoint)
         if number:
             self.entry("endpoints", self._codec.number(number), None)
+            del self._endpoints[owner][endpoint]
+            if not self._endpoints[owner]:
+                del self._endpoints[owner]
         self._owners.release(owner)
         self._show_owner(owner)
 
     def _show_owner(self, place: bytes) -> None:
+        """Write who an owner is, and what its endpoints say of it."""
         known = self._owners.get(place)
+        for endpoint, here in self._endpoints.get(place, {}).items():
+            registered = here and known is not None and known.registered
+            key = self._codec.number(self._numbers[endpoint])
+            self.entry("endpoints", key, self._codec.registered(endpoint, registered=registered))
         value = None if known is None else self._codec.owner(known.tag, registered=known.registered)
         self.entry("owners", place, value)
 

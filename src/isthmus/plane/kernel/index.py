@@ -80,6 +80,7 @@ class Index:
         *,
         entry: Callable[[str, bytes, bytes | None], None],
         word: Callable[[int, int], None],
+        meant: Callable[[Prefix], None],
     ) -> None:
         """Enter the claims.
 
@@ -89,8 +90,9 @@ class Index:
             slots: Room for slices.
             entry: Is told of each entry that changes; None: it goes.
             word: Is told of each slice word that changes.
+            meant: Is told of each prefix that ``addresses`` or ``by_prefix`` has something of, before the entry.
         """
-        self._codec, self._slots, self._entry, self._word = codec, slots, entry, word
+        self._codec, self._slots, self._entry, self._word, self._meant = codec, slots, entry, word, meant
         self._size = border.slice_size
         self._parts: dict[_At, _Parts] = {}
         self._bound: dict[_At, _Whose] = {}
@@ -223,6 +225,7 @@ class Index:
 
     def _part(self, at: _At) -> _Parts:
         if at not in self._parts:
+            self._meant(at[1])
             first = self._slots.take(self._codec.place(at[0], at[1].address))
             self._parts[at] = _Parts(first_slice=first)
         return self._parts[at]
@@ -261,6 +264,7 @@ class Index:
         if standing is not None:
             claimed = any(claim.covers(local) for claim in claims)
             value = self._codec.binding(standing, local.family, claimed=claimed)
+            self._meant(local)
         self._entry("by_prefix", self._codec.prefix_key(realm, local), value)
 
     def _around(self, realm: int, local: Prefix) -> Standing:

@@ -37,6 +37,9 @@ STRUCTS = (
 )
 """What user space and program must agree about."""
 
+REALMS = 1024
+MEANT_BITS = 1 << 16
+"""As in abi.h; tests/test_abi.py compares them."""
 NOWHERE = 0x7FFFFFFF
 """An interface index that no interface has: of a device that has vanished."""
 _FOREVER = 0xFFFFFFFF
@@ -75,6 +78,7 @@ class Codec:
         self._slice = types.enum("slice_flag")
         self._address = types.enum("address_flag")
         self._interface = types.enum("interface_flag")
+        self._endpoint = types.enum("endpoint_flag")
 
     def deadline(self, expires_at: float) -> int:
         """Whole seconds of CLOCK_BOOTTIME. A lease is promised for all its time, so part of a second counts as one."""
@@ -92,7 +96,7 @@ class Codec:
 
     def realm_key(self, realm: int) -> bytes:
         """The key of ``realms``."""
-        return struct.pack("!I", realm)
+        return self.number(realm % REALMS)
 
     def place(self, realm: int, address: Address) -> bytes:
         """An address in a realm."""
@@ -118,9 +122,19 @@ class Codec:
         flags = self._interface["INTERFACE_BARE"] if bare else 0
         return self._record["interface"].pack(realm=realm, end=int(end), flags=flags)
 
-    def realm(self, interface: int, punt: int) -> bytes:
+    def realm_of(self, interface: bytes) -> int:
+        """The realm in what ``interfaces`` holds."""
+        return self._record["interface"].number(interface, "realm")
+
+    def first_end(self, interface: bytes, address: Address | None, tunnel_end: bytes | None) -> bytes:
+        """What ``interfaces`` holds, with another first tunnel end, or (None) without any."""
+        nothing = bytes(self._record["tunnel_end"].octets)
+        octets = bytes(16) if address is None else address.key_octets
+        return self._record["interface"].replace(interface, first=tunnel_end or nothing, first_address=octets)
+
+    def realm(self, number: int, interface: int, punt: int) -> bytes:
         """What ``realms`` holds."""
-        return self._record["realm"].pack(interface=interface, punt=punt)
+        return self._record["realm"].pack(number=number, interface=interface, punt=punt)
 
     def tunnel_end(self, leads_to: int, end: End) -> bytes:
         """What ``tunnel_ends`` holds."""
@@ -135,7 +149,7 @@ class Codec:
         return self._record["owner"].number(owner, "tag")
 
     def endpoint(self, tunnel: Tunnel, tag: int, device: int) -> bytes:
-        """What ``endpoints`` holds."""
+        """What ``endpoints`` holds, as long as its owner has not registered."""
         return self._record["endpoint"].pack(
             realm=tunnel.realm,
             owner=tag,
@@ -145,6 +159,22 @@ class Codec:
             local=tunnel.local.key_octets,
             remote=tunnel.remote.key_octets,
         )
+
+    def registered(self, endpoint: bytes, *, registered: bool) -> bytes:
+        """What ``endpoints`` holds, with or without the word that its other end is an owner who has registered."""
+        flags = self._endpoint["ENDPOINT_REGISTERED"] if registered else 0
+        return self._record["endpoint"].replace(endpoint, flags=flags)
+
+    def meant(self, prefix: Prefix) -> dict[int, int]:
+        """Which bits of which words of ``meant`` stand for a prefix."""
+        if prefix.length <= 8:
+            return dict.fromkeys(range(MEANT_BITS // 64), (1 << 64) - 1)
+        first = int.from_bytes(prefix.address.key_octets[:3], "big")
+        words: dict[int, int] = {}
+        for block in range(first, first + (1 << max(24 - prefix.length, 0))):
+            bit = (block ^ block >> 8) % MEANT_BITS
+            words[bit // 64] = words.get(bit // 64, 0) | 1 << bit % 64
+        return words
 
     def address(self, first_slice: int | None, shift: int, *, held: bool, spis: tuple[int, int] | None) -> bytes:
         """What ``addresses`` holds.

@@ -24,12 +24,12 @@ from isthmus.border.effect import Bind, Ending, Unbind
 from isthmus.border.realm import Border, End
 from isthmus.border.selector import Kind
 from isthmus.border.verdict import Reason, Violation
-from isthmus.errors import PlaneError
+from isthmus.errors import PlaneError, Unsupported
 from isthmus.plane import Programmable
 from isthmus.plane.kernel.attach import Link, Links, MachineLinks
-from isthmus.plane.kernel.image import TABLES, Change, Image
+from isthmus.plane.kernel.image import ARRAYS, TABLES, Change, Image
 from isthmus.plane.kernel.loader import RingBuffer, processors
-from isthmus.plane.kernel.maps import NOWHERE, Codec
+from isthmus.plane.kernel.maps import NOWHERE, REALMS, Codec
 from isthmus.plane.kernel.number import Numbers, Owners, Slots
 from isthmus.plane.kernel.pinned import Loaded, Sizes
 from isthmus.plane.kernel.trace import Reader
@@ -67,7 +67,7 @@ class KernelPlane:
         links: Links | None = None,
         sizes: Sizes | None = None,
     ) -> None:
-        self._border = border
+        self._border = _checked(border)
         self._links = links or MachineLinks()
         self._shift = border.slice_size.bit_length() - 1
         self._loaded = Loaded.open(pin, sizes or _sizes(border), slice_size=border.slice_size)
@@ -136,7 +136,7 @@ class KernelPlane:
         self._write_difference(image)
         image.settle()
         self._image, self._pending = image, False
-        self._forget_interfaces()
+        self._renew_interfaces()
         for name in [*self._devices, *devices]:
             if name in devices:
                 self._begin_device(name, _realm_of(image, name))
@@ -207,7 +207,7 @@ class KernelPlane:
         """
         link = self._need(interface)
         port = 0 if punt is None else self._need(punt).index
-        self._maps["realms"].put(self._codec.realm_key(realm), self._codec.realm(link.index, port))
+        self._maps["realms"].put(self._codec.realm_key(realm), self._codec.realm(realm, link.index, port))
         self._enter_interface(realm, interface, link, self._border.realm(realm).end)
 
     def detach(self, interface: str) -> None:
@@ -217,12 +217,23 @@ class KernelPlane:
             self._links.detach(index)
             self._maps["interfaces"].remove(self._codec.number(index))
 
-    def _forget_interfaces(self) -> None:
-        """Remove what pinned maps say of interfaces that have vanished."""
+    def _renew_interfaces(self) -> None:
+        """Let pinned maps say of each interface what the border says, and nothing of those that have vanished."""
         there = self._links.indexes()
-        for key, _ in list(self._maps["interfaces"].items()):
+        for key, value in list(self._maps["interfaces"].items()):
             if int.from_bytes(key, "little") not in there:
                 self._maps["interfaces"].remove(key)
+            elif value != (after := self._with_first_end(value)):
+                self._maps["interfaces"].put(key, after)
+
+    def _with_first_end(self, interface: bytes) -> bytes:
+        """What ``interfaces`` holds, with the first tunnel end of the realm."""
+        realm = self._codec.realm_of(interface)
+        for end in self._border.tunnel_ends:
+            if end.realm == realm and end.address.family is Family.IPV4:
+                leads = self._codec.tunnel_end(end.leads_to, self._border.realm(end.leads_to).end)
+                return self._codec.first_end(interface, end.address, leads)
+        return self._codec.first_end(interface, None, None)
 
     def _need(self, interface: str) -> Link:
         link = self._links.find(interface)
@@ -234,7 +245,8 @@ class KernelPlane:
         # Packets of another family are not ours: they pass unseen.
         if self._border.realm(realm).family is not Family.IPV4:
             return
-        self._maps["interfaces"].put(self._codec.number(link.index), self._codec.interface(realm, end, bare=link.bare))
+        value = self._with_first_end(self._codec.interface(realm, end, bare=link.bare))
+        self._maps["interfaces"].put(self._codec.number(link.index), value)
         self._links.attach(link.index, self._loaded.program.fd)
         self._attached[interface] = link.index
 
@@ -286,7 +298,9 @@ class KernelPlane:
                 if first is not None:
                     slots[place] = first
             numbers = {
-                value: int.from_bytes(key, "little") for key, value in self._maps["endpoints"].items() if any(value)
+                self._codec.registered(value, registered=False): int.from_bytes(key, "little")
+                for key, value in self._maps["endpoints"].items()
+                if any(value)
             }
             owners = {place: self._codec.tag(value) for place, value in self._maps["owners"].items()}
         room = self._maps["slices"].entries // ((1 << 16) >> self._shift)
@@ -305,7 +319,7 @@ class KernelPlane:
                 self._words[int.from_bytes(key, "little")] = int.from_bytes(value or b"", "little")
             elif value is not None:
                 self._maps[table].put(key, value)
-            elif table == "endpoints":
+            elif table in ARRAYS:
                 self._maps[table].put(key, bytes(self._maps[table].value_octets))
             else:
                 self._maps[table].remove(key)
@@ -315,7 +329,7 @@ class KernelPlane:
         for table in TABLES:
             wanted = image.tables[table]
             found = dict(self._maps[table].items())
-            if table == "endpoints":
+            if table in ARRAYS:
                 found = {key: value for key, value in found.items() if any(value)}
             self._maps[table].put_all((key, value) for key, value in wanted.items() if found.get(key) != value)
             stale = [(table, key, None) for key in found if key not in wanted] + stale
@@ -336,6 +350,19 @@ class KernelPlane:
         if isinstance(effect, Bind):
             self._image.apply(Unbind(key=effect.binding.key, ending=Ending.REVOKED))
         self._write(change for change in self._image.changes() if change[2] is None or change[0] == "slices")
+
+
+def _checked(border: Border) -> Border:
+    """Refuse realms that the program cannot tell apart."""
+    seen: dict[int, int] = {}
+    for realm in border.realms:
+        other = seen.setdefault(realm.number % REALMS, realm.number)
+        if other != realm.number:
+            raise Unsupported(
+                f"realms {other} and {realm.number}: their numbers are equal modulo {REALMS}",
+                remedy="number one of them differently",
+            )
+    return border
 
 
 def _realm_of(image: Image, device: str) -> int:

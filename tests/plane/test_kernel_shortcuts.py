@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The short ways of the kernel plane: each answers what a longer one would, or leaves it to that."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from isthmus.address import Address, Prefix
+from isthmus.border.binding import FOREVER, Owner, Registration
+from isthmus.border.effect import Bind, Deregister, Ending, Register
+from isthmus.border.ranges import Ranges
+from isthmus.border.realm import Border, Realm, TunnelEnd
+from isthmus.border.verdict import Reason
+from isthmus.errors import Unsupported
+from isthmus.plane import Programmable
+from isthmus.plane.kernel import KernelPlane, pinned
+from isthmus.plane.kernel.image import Image
+from isthmus.plane.kernel.maps import MEANT_BITS
+from plane.fixture import NOW, Fixture, load, scene, stage
+from plane.kernel_under_test import OBJECT, KernelUnderTest
+from plane.test_equivalence import scenes
+from plane.test_kernel_image import OWNER, bind, codec, image, simple
+from plane.test_kernel_plane import OUTWARD, one
+
+BPF = Path(__file__).parents[2] / "bpf"
+kernel = KernelUnderTest()
+pytestmark = pytest.mark.skipif(not OBJECT.exists(), reason="needs the objects: make -C bpf")
+
+
+@pytest.fixture(scope="module")
+def by_calls(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The program that finds nothing in the linear part of a buffer, and so reads and writes by calls."""
+    target = tmp_path_factory.mktemp("by_calls") / "border.o"
+    made = subprocess.check_output(["make", "-n", "-B", "-C", str(BPF)], text=True, timeout=20)
+    words = next(line for line in made.splitlines() if "border_tc.bpf.c" in line).split()
+    words[words.index("-o") + 1] = str(target)
+    subprocess.run([*words, "-DLINEAR_MOST=0"], cwd=BPF, check=True, timeout=60)
+    return target.read_bytes()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("fixture", load(), ids=str)
+def test_what_is_not_in_the_linear_part_is_read_all_the_same(
+    fixture: Fixture, by_calls: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = kernel.available()
+    if reason is not None:
+        pytest.skip(reason)
+    monkeypatch.setattr(pinned, "_object", lambda: by_calls)
+    found = kernel.run(fixture.border, fixture.effects, fixture.packets, NOW)[-1]
+    if found[0] != "punt":
+        assert found == fixture.expected
+
+
+# --- meant ------------------------------------------------------------------------------------
+
+
+def may_be_meant(words: dict[bytes, bytes], address: Address) -> bool:
+    """What lookup.h does."""
+    block = int.from_bytes(address.key_octets[:3], "big")
+    bit = (block ^ block >> 8) % MEANT_BITS
+    word = words.get((bit // 64).to_bytes(4, sys.byteorder), bytes(8))
+    return bool(int.from_bytes(word, sys.byteorder) >> bit % 64 & 1)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(scene=scenes())
+def test_whatever_is_held_or_claimed_may_be_meant_before_it_is(scene: tuple[Border, list[Programmable]]) -> None:
+    border, effects = scene
+    made = image(border)
+    for effect in effects:
+        made.apply(effect)
+    seen: dict[bytes, bytes] = {}
+    for table, key, value in made.changes():
+        if table == "meant":
+            seen[key] = value or b""
+        elif table in {"addresses", "by_prefix"} and value is not None:
+            place = key if table == "addresses" else key[4:]
+            assert may_be_meant(seen, Address.parse(".".join(map(str, place[4:8])))), table
+
+
+@pytest.mark.parametrize("prefix", ["198.18.0.0/15", "203.0.113.0/24", "10.0.0.0/8", "0.0.0.0/0", "192.0.2.55/32"])
+def test_every_address_of_a_prefix_may_be_meant(prefix: str) -> None:
+    made = image(simple())
+    made.apply(bind(None, local=Prefix.parse(prefix)))
+    parsed = Prefix.parse(prefix)
+    first, size = parsed.address.number, 1 << (32 - parsed.length)
+    for number in {first, first + size - 1, *range(first, first + size, max(size // 999, 1))}:
+        assert may_be_meant(made.tables["meant"], replace(parsed.address, number=number))
+
+
+def test_few_others_may_be() -> None:
+    made = image(simple())
+    made.apply(bind(None, local=Prefix.parse("203.0.113.0/24")))
+    assert not may_be_meant(made.tables["meant"], Address.parse("203.0.112.1"))
+    assert sum(int.from_bytes(word, sys.byteorder).bit_count() for word in made.tables["meant"].values()) == 1
+
+
+# --- registered -------------------------------------------------------------------------------
+
+
+def flags(made: Image) -> list[int]:
+    """Of every endpoint that there is."""
+    record = codec()._record["endpoint"]
+    return [record.number(value, "flags") for value in made.tables["endpoints"].values()]
+
+
+def register(owner: Owner) -> Register:
+    return Register(registration=Registration(owner=owner, client_id=1, expires_at=FOREVER))
+
+
+def test_endpoints_say_whether_their_owner_has_registered() -> None:
+    made = image(simple())
+    made.apply(bind(Ranges.of((64, 127))))
+    assert flags(made) == [0]
+    made.apply(register(OWNER))
+    assert flags(made) == [1]
+    made.apply(bind(Ranges.of((128, 191)), bind_id=2, near="10.0.0.9"))
+    assert flags(made) == [1, 1]
+    made.apply(Deregister(owner=OWNER, ending=Ending.FREED))
+    assert flags(made) == [0, 0]
+
+
+def test_an_endpoint_elsewhere_says_nothing_of_its_owner() -> None:
+    made = image(simple())
+    effect = bind(Ranges.of((64, 127)))
+    made.apply(register(OWNER))
+    crossing = replace(effect.binding.crossing, remote=Address.parse("10.0.0.200"))
+    made.apply(replace(effect, binding=replace(effect.binding, crossing=crossing)))
+    assert flags(made) == [0]
+
+
+@pytest.mark.root
+def test_a_sender_is_unregistered_from_the_next_packet_on() -> None:
+    border, effects = stage(scene("gateway"))
+    sender = next(each.binding.key.owner for each in effects if isinstance(each, Bind))
+    sender = replace(sender, address=Address.parse("10.0.0.4"))
+
+    def work(plane: KernelPlane) -> None:
+        plane.reconcile(effects)
+        assert one(plane, border, "private", OUTWARD)[1] is Reason.FORWARDED_OUTWARD
+        plane.apply([Deregister(owner=sender, ending=Ending.FREED)])
+        assert one(plane, border, "private", OUTWARD)[1] is Reason.UNREGISTERED
+        plane.apply([register(sender)])
+        assert one(plane, border, "private", OUTWARD)[1] is Reason.FORWARDED_OUTWARD
+
+    with_pinned(border, work)
+
+
+# --- interfaces and realms --------------------------------------------------------------------
+
+
+def with_pinned(border: Border, work: Callable[[KernelPlane], None]) -> None:
+    """A plane over pinned maps, in the thread that has the interfaces."""
+    reason = kernel.available()
+    if reason is not None:
+        pytest.skip(reason)
+
+    def inside() -> None:
+        plane = kernel.open(border, NOW)
+        try:
+            work(plane)
+        finally:
+            plane.close()
+
+    kernel.bench().do(inside)
+
+
+@pytest.mark.root
+def test_every_tunnel_end_is_one_and_a_restart_without_it_forgets_it() -> None:
+    border, effects = stage(scene("gateway"))
+    first = border.tunnel_ends[0]
+    other = TunnelEnd(realm=first.realm, address=Address.parse("10.0.0.99"), leads_to=first.leads_to)
+    elsewhere = {**OUTWARD, "outer": {"ipv4": "10.0.0.4 -> 10.0.0.99"}}
+
+    def ways(expected: tuple[Reason, Reason]) -> Callable[[KernelPlane], None]:
+        def work(plane: KernelPlane) -> None:
+            plane.reconcile(effects)
+            found = tuple(one(plane, border, "private", each)[1] for each in (OUTWARD, elsewhere))
+            assert found == expected
+
+        return work
+
+    forwarded, passed = Reason.FORWARDED_OUTWARD, Reason.PASSED
+    with_pinned(replace(border, tunnel_ends=(first, other)), ways((forwarded, forwarded)))
+    with_pinned(replace(border, tunnel_ends=(other, first)), ways((forwarded, forwarded)))
+    with_pinned(border, ways((forwarded, passed)))
+    with_pinned(replace(border, tunnel_ends=(other,)), ways((passed, forwarded)))
+    with_pinned(replace(border, tunnel_ends=()), ways((passed, passed)))
+    with_pinned(border, ways((forwarded, passed)))
+
+
+def test_realms_that_cannot_be_told_apart_are_refused() -> None:
+    realms = (Realm(number=1, name="a"), Realm(number=1025, name="b"))
+    with pytest.raises(Unsupported, match="realms 1 and 1025"):
+        KernelPlane(Border(realms=realms), pin=None, boot_offset=0.0)
