@@ -132,7 +132,13 @@ def test_step_by_step_and_all_at_once_end_in_the_same_maps(scene: tuple[Border, 
     for effect in standing(effects):
         again.apply(effect)
     again.settle()
-    assert again.tables == stepwise.tables
+    fresh, worn = dict(again.tables), dict(stepwise.tables)
+    for key, value in fresh.pop("meant").items():
+        # Bits are not cleared step by step: one too many costs time only.
+        kept = worn["meant"][key]
+        assert all(one & other == one for one, other in zip(value, kept, strict=True))
+    worn.pop("meant")
+    assert fresh == worn
     assert again.words == stepwise.words
 
 
