@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sys
 from typing import Protocol
 
 from isthmus.daemon.clock import Clock
@@ -93,4 +92,3 @@ async def _until(stopping: asyncio.Event, roles: list[Role]) -> None:
     for task in done - {wait}:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
-    sys.stdout.flush()

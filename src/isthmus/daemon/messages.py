@@ -65,7 +65,6 @@ class Message(enum.Enum):
         "The gateway does not answer.",
         "Is it running, and does a firewall let port 4555 through? The agent goes on trying.",
     )
-    CONTROL_REFUSED = logging.INFO, "A control request failed.", "The reason is in the line."
 
 
 def configure(*, verbose: bool) -> None:
