@@ -22,7 +22,7 @@ from isthmus.checksum import ones_sum
 
 CPU = 0
 _CHUNK = 1 << 17
-_SETUP = struct.Struct("=QIIIIII4sI14s2x20s20s8s4x")
+_SETUP = struct.Struct("=QIIIIII4sI14s2x20s20s8s4s40s")
 _FLOW = struct.Struct("=4s4s4s2s2s")
 _UDP_PAYLOAD = 18
 
@@ -36,11 +36,26 @@ class Plan:
     mac: str
     "Of the gateway's end."
     seconds: float
-    outer_dst: str | None
-    "The gateway's tunnel end; None to send without tunnels."
+    tunnel: str | None
+    "ipip, gre or ipv6; None to send without tunnels."
+    outer_dst: str
+    "The gateway's tunnel end."
     fresh: bool
     flows: list[tuple[str, str, int, str, int]]
     "Host, source, source port, destination, destination port."
+
+
+TUNNELS = {None: 0, "ipip": 1, "gre": 2, "ipv6": 3}
+_GRE = b"\x00\x00\x08\x00"
+
+
+def outer_headers(plan: Plan, payload: int) -> tuple[bytes, bytes, bytes]:
+    """The outer headers as templates: IPv4 without addresses, GRE shim, IPv6."""
+    if plan.tunnel == "ipv6":
+        destination = socket.inet_pton(socket.AF_INET6, plan.outer_dst)
+        return b"", b"", struct.pack("!IHBB", 6 << 28, payload, 4, 64) + destination[:12] + bytes(4) + destination
+    shim = _GRE if plan.tunnel == "gre" else b""
+    return header(47 if shim else 4, 20 + len(shim) + payload) if plan.tunnel else b"", shim, b""
 
 
 def header(protocol: int, length: int) -> bytes:
@@ -58,8 +73,12 @@ def generate(plan: Plan) -> int:
         libbpf.update(flows, at, _FLOW.pack(*addresses, *ports))
     udp = struct.pack("!HHHH", 0, 0, 8 + _UDP_PAYLOAD, 0) + bytes(_UDP_PAYLOAD)
     inner = header(17, 20 + len(udp))
-    outer = header(4, 40 + len(udp)) if plan.outer_dst else b""
-    ethernet = bytes.fromhex(plan.mac.replace(":", "")) + bytes.fromhex("020000000001") + b"\x08\x00"
+    outer, shim, outer6 = outer_headers(plan, len(inner + udp))
+    ethernet = (
+        bytes.fromhex(plan.mac.replace(":", ""))
+        + bytes.fromhex("020000000001")
+        + (b"\x86\xdd" if outer6 else b"\x08\x00")
+    )
     # Sums are of native words in the program; the one's complement sum does not mind, if all of it is swapped.
     sums = [socket.htons(ones_sum(each)) for each in (outer, inner)]
     libbpf.update(
@@ -69,15 +88,17 @@ def generate(plan: Plan) -> int:
             0,
             len(plan.flows),
             socket.if_nametoindex(plan.interface),
-            int(bool(outer)),
+            TUNNELS[plan.tunnel],
             int(plan.fresh),
             *sums,
-            socket.inet_aton(plan.outer_dst or "0.0.0.0"),
+            socket.inet_aton(plan.outer_dst) if outer else bytes(4),
             0,
             ethernet,
             outer,
             inner,
             udp[:8],
+            shim,
+            outer6,
         ),
     )
     os.sched_setaffinity(0, {CPU})
@@ -85,7 +106,7 @@ def generate(plan: Plan) -> int:
     program = loaded.program("generate")
     print("ready", flush=True)
     while time.monotonic() < deadline:
-        libbpf.run_live(program, ethernet + outer + inner + udp, frames=_CHUNK)
+        libbpf.run_live(program, ethernet + outer + shim + outer6 + inner + udp, frames=_CHUNK)
     return int(_SETUP.unpack(libbpf.lookup(setups, 0, _SETUP.size))[0])
 
 

@@ -23,13 +23,15 @@ from isthmus.lab import figure
 from isthmus.lab.lab import Lab, standing
 from isthmus.lab.node import Node, wait_until
 from isthmus.lab.topology import LabError
-from networks import FORWARD, ISTHMUS, NAT, masquerading, network
+from networks import FORWARD, ISTHMUS, NAT, TUNNELS, masquerading, network
 from report import Figure, compare, progress
 
 GOAL = 1.2
 HERE = Path(__file__).parent
 GATEWAY_CPU = 1
 KINDS = {"64 flows": 64, "100,000 flows": 100_000, "a new flow in every packet": 65_536}
+OTHER_TUNNELS = ("64 flows", "100,000 flows")
+"""Where the other kinds of tunnels are measured, too."""
 PORTS_OF_A_LEASE = 64
 _EGRESS = 0xFFFFFFF3
 _CLSACT = 0xFFFFFFF1
@@ -159,10 +161,10 @@ def detach_sink(gateway: Node) -> None:
 
 
 @contextlib.contextmanager
-def kernel_plane(lab: Lab, leases: int) -> Iterator[None]:
+def kernel_plane(lab: Lab, leases: int, tunnel: str) -> Iterator[None]:
     """The kernel plane alone, with as many leases as the flows use."""
     gateway = lab["gateway"]
-    words = [sys.executable, str(HERE / "plane.py"), str(leases)]
+    words = [sys.executable, str(HERE / "plane.py"), str(leases), tunnel]
     daemon = gateway.start("plane", *words, ready="ready", seconds=60)
     try:
         yield
@@ -174,12 +176,12 @@ def kernel_plane(lab: Lab, leases: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def way_open(lab: Lab, way: str, leases: int) -> Iterator[None]:
-    """Set the gateway up for one of the three ways, and clear it again."""
+    """Set the gateway up for one of the ways, and clear it again."""
     if way == NAT:
         with masquerading(lab):
             yield
-    elif way == ISTHMUS:
-        with kernel_plane(lab, leases):
+    elif way in TUNNELS:
+        with kernel_plane(lab, leases, TUNNELS[way]):
             yield
     else:
         yield
@@ -195,10 +197,11 @@ def cost(lab: Lab, kind: str, way: str, *, thread: int, object_path: Path, timin
         "interface": "eth0",
         "mac": mac(lab["gateway"], "lan0"),
         "seconds": timing.warm + timing.measured + 0.2,
-        "outer_dst": figure.GATEWAY_NEAR if way == ISTHMUS else None,
+        "tunnel": TUNNELS.get(way),
+        "outer_dst": figure.GATEWAY_NEAR6 if TUNNELS.get(way) == "ipv6" else figure.GATEWAY_NEAR,
         "fresh": kind.startswith("a new"),
         # Without tunnels the packets come from the hosts' own addresses: a flow of each host's port.
-        "flows": [(h, a if way == ISTHMUS else h, p, d, q) for h, a, p, d, q in flows(kind)],
+        "flows": [(h, a if way in TUNNELS else h, p, d, q) for h, a, p, d, q in flows(kind)],
     }
     path = lab.record.directory / "plan.json"
     path.write_text(json.dumps(plan), encoding="utf-8")
@@ -247,13 +250,13 @@ def large_conntrack() -> Iterator[None]:
 
 
 def measure(*, rounds: int, timing: Timing, seed: int = 1) -> list[Figure]:
-    """Measure the three ways in turn, in one network per round and number of flows, in another order each time."""
+    """Measure the ways in turn, in one network per round and number of flows, in another order each time."""
     seen: dict[tuple[str, str], list[float]] = defaultdict(list)
     order = random.Random(seed)
     with large_conntrack():
         for at in range(rounds):
             for kind in KINDS:
-                ways = [FORWARD, NAT, ISTHMUS]
+                ways = [FORWARD, NAT, *(TUNNELS if kind in OTHER_TUNNELS else (ISTHMUS,))]
                 order.shuffle(ways)
                 with standing(network("bench-packets")) as lab:
                     object_path = compile_generator(lab.record.directory)
@@ -263,7 +266,7 @@ def measure(*, rounds: int, timing: Timing, seed: int = 1) -> list[Figure]:
                             seen[kind, way].append(
                                 cost(lab, kind, way, thread=thread, object_path=object_path, timing=timing)
                             )
-                latest = ", ".join(f"{way} {seen[kind, way][-1]:.0f}" for way in (FORWARD, NAT, ISTHMUS))
+                latest = ", ".join(f"{way} {seen[kind, way][-1]:.0f}" for way in sorted(ways))
                 progress(f"packets round {at + 1} of {rounds}: {kind}: {latest} ns")
     rates = {key: [1e9 / each for each in series] for key, series in seen.items()}
     unit = "packets/s"
@@ -271,5 +274,11 @@ def measure(*, rounds: int, timing: Timing, seed: int = 1) -> list[Figure]:
     figures += [
         compare(f"small packets, {kind}, beside {FORWARD}", unit, rates[kind, ISTHMUS], rates[kind, FORWARD])
         for kind in KINDS
+    ]
+    figures += [
+        compare(f"small packets, {kind}, {way}", unit, rates[kind, way], rates[kind, NAT])
+        for kind in OTHER_TUNNELS
+        for way in TUNNELS
+        if way != ISTHMUS
     ]
     return figures

@@ -10,7 +10,7 @@ from collections import defaultdict
 from isthmus.lab import figure
 from isthmus.lab.lab import Lab, standing
 from isthmus.lab.topology import LabError
-from networks import FORWARD, ISTHMUS, NAT, crossing, network
+from networks import FORWARD, ISTHMUS, NAT, TUNNELS, crossing, network
 from report import Figure, compare, progress
 
 GOAL = 0.9
@@ -20,6 +20,11 @@ RUNS = {
     "TCP down, 1 stream": ("--reverse",),
     "TCP down, 4 streams": ("--reverse", "--parallel", "4"),
 }
+
+
+def runs_of(way: str) -> list[str]:
+    """What is measured of a way: of the other kinds of tunnel, one stream only."""
+    return [name for name in RUNS if way not in TUNNELS or way == ISTHMUS or name.endswith("1 stream")]
 
 
 def throughput(lab: Lab, seconds: int, *options: str) -> float:
@@ -33,21 +38,27 @@ def throughput(lab: Lab, seconds: int, *options: str) -> float:
 
 
 def measure(*, rounds: int, seconds: int, seed: int = 1) -> list[Figure]:
-    """Measure the three ways in turn, in another order each round."""
+    """Measure the ways in turn, in another order each round."""
     seen: dict[tuple[str, str], list[float]] = defaultdict(list)
     order = random.Random(seed)
     with standing(network("bench-tcp")) as lab:
         lab["server"].start("iperf3", "iperf3", "--server", "--forceflush", ready="Server listening")
         for at in range(rounds):
-            ways = [FORWARD, NAT, ISTHMUS]
+            ways = [FORWARD, NAT, *TUNNELS]
             order.shuffle(ways)
             for way in ways:
                 with crossing(lab, way):
-                    for name, options in RUNS.items():
-                        seen[name, way].append(throughput(lab, seconds, *options))
-                latest = ", ".join(f"{seen[name, way][-1]:.1f}" for name in RUNS)
+                    for name in runs_of(way):
+                        seen[name, way].append(throughput(lab, seconds, *RUNS[name]))
+                latest = ", ".join(f"{seen[name, way][-1]:.1f}" for name in runs_of(way))
                 progress(f"TCP round {at + 1} of {rounds}: {way}: {latest} Gbit/s")
     unit = "Gbit/s"
     figures = [compare(name, unit, seen[name, ISTHMUS], seen[name, NAT], GOAL) for name in RUNS]
     figures += [compare(f"{name}, beside {FORWARD}", unit, seen[name, ISTHMUS], seen[name, FORWARD]) for name in RUNS]
+    figures += [
+        compare(f"{name}, {way}", unit, seen[name, way], seen[name, NAT])
+        for way in TUNNELS
+        if way != ISTHMUS
+        for name in runs_of(way)
+    ]
     return figures

@@ -14,10 +14,12 @@ from isthmus.border.realm import End
 from isthmus.border.selector import Kind
 from isthmus.border.verdict import Reason, Violation
 from isthmus.errors import AbiMismatch
-from isthmus.plane.kernel import maps, plane
+from isthmus.plane.kernel import contact as kernel_contact
+from isthmus.plane.kernel import maps
 from isthmus.plane.kernel.btf import Types
 from isthmus.plane.kernel.maps import STRUCTS, Codec
-from isthmus.plane.reference import contact
+from isthmus.plane.link import packet
+from isthmus.plane.reference import contact, path
 
 ROOT = Path(__file__).parent.parent
 OBJECT = ROOT / "src/isthmus/plane/kernel/objects/border_tc.bpf.o"
@@ -39,8 +41,8 @@ def test_enums_have_the_same_names_and_numbers(types: Types, name: str, python: 
 
 
 def test_every_reason_has_room_in_the_counters(types: Types) -> None:
-    assert f"#define REASONS {32}" in ABI.read_text()
-    assert max(Reason) < 32
+    assert f"#define REASONS {64}" in ABI.read_text()
+    assert max(Reason) < 64
 
 
 @pytest.mark.parametrize("name", STRUCTS)
@@ -75,8 +77,24 @@ def test_the_memory_of_contacts_forgets_when_the_reference_does() -> None:
     text = ABI.read_text()
     assert f"#define CONTACT_EPOCH_SECONDS {contact.EPOCH_SECONDS}" in text
     assert f"#define CONTACT_EPOCHS {contact.KEPT_EPOCHS}" in text
-    assert f"#define CONTACT_EPOCH_MASK {plane._EPOCH_MASK:#x}U" in text
-    assert (plane._EPOCH_SECONDS, plane._EPOCHS_KEPT) == (contact.EPOCH_SECONDS, contact.KEPT_EPOCHS)
+    assert f"#define CONTACT_EPOCH_MASK {kernel_contact.EPOCH_MASK:#x}U" in text
+    assert f"#define CONTACT_BUCKETS (1 << {kernel_contact.BUCKETS.bit_length() - 1})" in text
+    assert f"#define CONTACT_WORDS {kernel_contact.WORDS}" in text
+    kept = (kernel_contact.EPOCH_SECONDS, kernel_contact.EPOCHS_KEPT)
+    assert kept == (contact.EPOCH_SECONDS, contact.KEPT_EPOCHS)
+
+
+def test_as_many_paths_are_kept_as_by_the_reference() -> None:
+    assert f"#define PATHS (1 << {path.CAPACITY.bit_length() - 1})" in ABI.read_text()
+
+
+def test_who_punted_is_read_as_it_is_written() -> None:
+    text = (ROOT / "bpf/include/isthmus/verdict.h").read_text()
+    assert f"#define PUNTED_FROM 0x{packet._PUNTED_FROM.hex()} " in text
+
+
+def test_no_packet_has_a_kind_of_the_index_only(types: Types) -> None:
+    assert not set(types.enum("index_kind").values()) & {0, *Kind}
 
 
 def test_the_sizes_that_keys_are_made_by_are_the_programs() -> None:

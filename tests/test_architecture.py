@@ -160,7 +160,7 @@ def test_every_module_says_what_it_is(path):
 def test_nothing_stands_where_ipae_and_the_rest_will_go():
     for room in ("ipae", "sim"):
         assert not (PACKAGE / f"{room}.py").exists(), f"{room} will be a package"
-    for module in ("wire/sip", "wire/slp", "store/postgres", "daemon/discovery", "daemon/metrics"):
+    for module in ("wire/sip", "store/postgres", "daemon/metrics"):
         assert not (PACKAGE / module).is_dir(), f"{module} will be a module"
 
 

@@ -9,7 +9,9 @@ export PATH
 
 RUN_PACKAGES="python3 python3-venv ca-certificates iproute2 util-linux ethtool nftables curl make
   clang llvm libbpf1 libbpf-dev linux-libc-dev"
-TEST_PACKAGES="tshark iperf3 openssh-server openssh-client dnsmasq-base bind9-dnsutils git"
+# The last line is for IPsec in the lab: stock kernels with ESP, AH and ipip, and a stock IKE.
+TEST_PACKAGES="tshark iperf3 openssh-server openssh-client dnsmasq-base bind9-dnsutils git iputils-ping
+  user-mode-linux strongswan-charon strongswan-swanctl"
 PYTHON=/usr/bin/python3
 VENV=$PWD/.venv
 LOG=""

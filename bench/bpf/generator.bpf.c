@@ -2,20 +2,28 @@
 // Packets for the benchmark: one flow after the other out of a table, sent where the setup says.
 //
 // Run by BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES. Frames come back as the receiver left them, so
-// this program writes all of each: Ethernet, an outer IPv4 header if it is tunnelled, IPv4, UDP. The
+// this program writes all of each: Ethernet, the outer headers of its tunnel if there is one, IPv4, UDP. The
 // sink counts where a driver's transmit routine would begin, and drops.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
 #include <linux/udp.h>
 #include <bpf/bpf_helpers.h>
+
+enum tunnel {
+	NONE,
+	IPIP,
+	GRE,
+	IPV6,
+};
 
 struct setup {
 	__u64 count;		// frames made so far
 	__u32 flows;		// how many of the table are used
 	__u32 ifindex;		// where to send
-	__u32 tunnelled;	// whether there is an outer header
+	__u32 tunnel;		// enum tunnel
 	__u32 fresh;		// whether every frame is a flow of its own: its destination moves on
 	__u32 outer_sum;	// sum of the outer header without its addresses
 	__u32 inner_sum;
@@ -26,6 +34,8 @@ struct setup {
 	struct iphdr outer;	// both without addresses and checksum
 	struct iphdr inner;
 	struct udphdr udp;
+	__u32 gre;		// the shim of a GRE tunnel
+	struct ipv6hdr outer6;	// whole, but for the last 32 bits of the source, which are the host's
 };
 
 struct flow {
@@ -83,14 +93,26 @@ int generate(struct xdp_md *ctx)
 	if (!flow || (void *)ip > end)
 		return XDP_ABORTED;
 	*ethernet = setup->ethernet;
-	if (setup->tunnelled) {
-		if ((void *)(ip + 1) > end)
+	if (setup->tunnel == IPV6) {
+		struct ipv6hdr *outer = (void *)ip;
+
+		if ((void *)(outer + 1) > end)
+			return XDP_ABORTED;
+		*outer = setup->outer6;
+		outer->saddr.in6_u.u6_addr32[3] = flow->outer_src;
+		ip = (void *)(outer + 1);
+	} else if (setup->tunnel != NONE) {
+		if ((void *)(ip + 1) + sizeof(__u32) > end)
 			return XDP_ABORTED;
 		*ip = setup->outer;
 		ip->saddr = flow->outer_src;
 		ip->daddr = setup->outer_dst;
 		ip->check = folded(setup->outer_sum, ip->saddr, ip->daddr);
 		ip++;
+		if (setup->tunnel == GRE) {
+			*(__u32 *)ip = setup->gre;
+			ip = (void *)ip + sizeof(__u32);
+		}
 	}
 	struct udphdr *udp = (void *)(ip + 1);
 

@@ -63,6 +63,7 @@ static __always_inline void write(struct headers *headers, __u32 src, __u32 dst,
 static __noinline int timed(struct __sk_buff *skb, __u32 realm, __u32 cell_number)
 {
 	__u64 start, *total = cell(cell_number);
+	struct scratch *mine;
 	int action;
 
 	interface.first.leads_to = bpf_htonl(PUBLIC);
@@ -71,9 +72,15 @@ static __noinline int timed(struct __sk_buff *skb, __u32 realm, __u32 cell_numbe
 	interface.realm = from.realm = bpf_htonl(realm);
 	from.end = GATEWAY;
 	from.link = ETH_HLEN;
+	mine = this_scratch();
+	if (!mine)
+		return TC_ACT_SHOT;
 	start = bpf_ktime_get_ns();
-	from.now = seconds();
-	action = decide(skb, &from, &interface);
+	from.now = seconds(mine);
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		action = decide6(skb, &from, &interface);
+	else
+		action = decide(skb, &from, &interface, &mine->arrival);
 
 	if (total)
 		*total += bpf_ktime_get_ns() - start;

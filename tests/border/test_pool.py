@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import Owner
-from isthmus.border.pool import SPI_FIRST, Pool, PoolError, Quota, Resource, Shortage
+from isthmus.border.pool import ALL_SPIS, SPI_FIRST, Pool, PoolError, Quota, Resource, Shortage
 from isthmus.border.ranges import Ranges
 from isthmus.border.selector import Kind
 
@@ -23,7 +23,13 @@ THOUSAND = Ranges.of((1000, 1999))
 
 
 def pool(ports: Ranges = THOUSAND, **changes) -> Pool:
-    options = {"shared": [(A, ports), (B, ports)], "whole": [WHOLE], "slice_size": 16, "seed": 5}
+    options = {
+        "shared": [(A, ports), (B, ports)],
+        "whole": [WHOLE],
+        "spis": {A: ALL_SPIS, B: Ranges.of((0, 0xFFF))},
+        "slice_size": 16,
+        "seed": 5,
+    }
     return Pool(2, **(options | changes))
 
 
@@ -47,20 +53,26 @@ class Leasing(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 99), slice_size=st.sampled_from([1, 8, 16]))
     def begin(self, seed, slice_size):
         self.ours = {(address, port) for address in (A, B) for port in range(1003, 1061)}
-        self.pool = pool(
-            Ranges.of((1003, 1060)), seed=seed, slice_size=slice_size, quota=Quota(bindings=8, ports=40, addresses=2)
-        )
+        self.spis = {A: Ranges.of((0x1001, 0x1010)), B: Ranges.of((0x1000, 0x1003), (0x2000, 0x2005))}
+        self.quota = Quota(bindings=8, ports=40, addresses=2, spis=12)
+        self.pool = self._pool(seed, slice_size)
         self.held: dict = {}
         self.leases: list = []
         self.rest: dict = {}
         self.now = 0.0
+
+    def _pool(self, seed, slice_size):
+        return pool(
+            Ranges.of((1003, 1060)), seed=seed, slice_size=slice_size, quota=self.quota, spis=self.spis, ike=[A]
+        )
 
     def _take(self, owner, resource):
         assert resource.realm == 2
         items = _items(resource)
         for item in items:
             assert item not in self.held, "leased twice"
-            assert item in self.ours or (item[1] is None and item[0] in WHOLE)
+            where, what = item
+            assert item in self.ours or (what is None and where in WHOLE) or what[1] in self.spis[where]
             assert self.now - self.rest.get(item, -1e9) >= 120, "leased before it had rested"
         self.held |= dict.fromkeys(items, owner)
         self.leases.append((owner, resource))
@@ -122,6 +134,32 @@ class Leasing(RuleBasedStateMachine):
             free = any(self._free((each, None)) for each in WHOLE)
             assert refusal is Shortage.QUOTA or (refusal is Shortage.NO_ADDRESS and not free)
 
+    @rule(
+        owner=st.sampled_from([ALICE, BOB]),
+        spis=st.sampled_from([1, 2, 3, 8, Ranges.of(0x1001), Ranges.of((0x1002, 0x1004)), Ranges.of(0x1001, 0x2001)]),
+        ports=st.sampled_from([None, 1, 5, Ranges.of((1010, 1012))]),
+        address=st.sampled_from([None, A, B]),
+    )
+    def some_spis(self, owner, spis, ports, address):
+        resource, refusal = outcome(self.pool.take_spis, owner, address=address, spis=spis, ports=ports, now=self.now)
+        if resource is None:
+            assert refusal in (
+                Shortage.NO_PORTS,
+                Shortage.PORTS_IN_USE,
+                Shortage.NO_SPI,
+                Shortage.SPI_IN_USE,
+                Shortage.SPI_NOT_OURS,
+                Shortage.QUOTA,
+            )
+            return
+        assert address in (None, resource.address)
+        assert resource.ike == (resource.address == A)
+        assert len(resource.spis) == (spis if isinstance(spis, int) else len(spis))
+        if isinstance(spis, int):
+            assert resource.spis.pairs[0][0] % (1 << (spis - 1).bit_length()) == 0
+        assert (resource.ports is None) == (ports is None)
+        self._take(owner, resource)
+
     @rule(data=st.data())
     def give_back(self, data):
         if self.leases:
@@ -138,13 +176,15 @@ class Leasing(RuleBasedStateMachine):
     @rule()
     def restart(self):
         """The same contents in a new pool, as after a restart of the gateway."""
-        fresh = pool(Ranges.of((1003, 1060)), seed=1, slice_size=self.pool.slice_size, quota=self.pool.quota)
+        fresh = self._pool(1, self.pool.slice_size)
         for owner, resource in self.leases:
             fresh.restore(owner, resource)
         for item, at in sorted(self.rest.items(), key=lambda pair: pair[1]):
             if item not in self.held and at + 120 > self.now:
-                ports = None if item[1] is None else Ranges.of(item[1])
-                fresh.restore_resting(Resource(realm=2, address=item[0], ports=ports), until=at + 120)
+                where, what = item
+                held = {"spis": Ranges.of(what[1])} if isinstance(what, tuple) else {}
+                held |= {"ports": Ranges.of(what)} if isinstance(what, int) else {}
+                fresh.restore_resting(Resource(realm=2, address=where, **held), until=at + 120)
         self.pool = fresh
 
     @invariant()
@@ -153,11 +193,16 @@ class Leasing(RuleBasedStateMachine):
             mine = [resource for each, resource in getattr(self, "leases", []) if each == owner]
             assert len(mine) <= 8
             assert sum(len(each.ports or ()) for each in mine) <= 40
+            assert sum(len(each.spis or ()) for each in mine) <= 12
             assert sum(each.whole for each in mine) <= 2
 
 
 def _items(resource):
-    return [(resource.address, port) for port in (resource.ports or (None,))]
+    """What is held, one by one: ports as numbers, SPIs as pairs, a whole address as nothing."""
+    if resource.whole:
+        return [(resource.address, None)]
+    spis = [(resource.address, ("spi", spi)) for spi in resource.spis or ()]
+    return spis + [(resource.address, port) for port in resource.ports or ()]
 
 
 Leasing.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
@@ -192,6 +237,7 @@ def test_a_host_stays_on_its_address():
     assert {one.take_ports(ALICE, ports=4, now=0.0).address for _ in range(30)} == {first}
 
 
+@pytest.mark.rfc("3103", "11")
 @pytest.mark.parametrize(
     ("quota", "calls", "last"),
     [
@@ -262,6 +308,7 @@ def test_spis_are_aligned_random_and_never_reserved():
     ((first, last),) = resource.spis.pairs
     assert first % 8 == 0
     assert (first >= SPI_FIRST, last - first) == (True, 5)
+    resource = one.take_spis(ALICE, address=A, spis=Ranges.of(0x800, 0x900), now=0.0)
     assert shortage(one.take_spis, ALICE, address=A, spis=Ranges.of(255), now=0.0) is Shortage.SPI_NOT_OURS
     assert shortage(one.take_spis, ALICE, address=WHOLE.address, spis=1, now=0.0) is Shortage.ADDRESS_NOT_OURS
     assert shortage(one.take_spis, BOB, address=A, spis=resource.spis, now=0.0) is Shortage.SPI_IN_USE
@@ -269,13 +316,79 @@ def test_spis_are_aligned_random_and_never_reserved():
 
 
 def test_claims_are_everything_that_may_be_leased():
-    claims = pool().claims
-    assert [(claim.kind, str(claim.local)) for claim in claims] == [
-        (Kind.PORT, f"{A}/32"),
-        (Kind.PORT, f"{B}/32"),
-        (None, str(WHOLE)),
+    claims = pool(ike=[B]).claims
+    assert [(claim.kind, str(claim.local), str(claim.values)) for claim in claims] == [
+        (Kind.PORT, f"{A}/32", "1000-1999"),
+        (Kind.SPI, f"{A}/32", "256-4294967295"),
+        (Kind.PORT, f"{B}/32", "1000-1999"),
+        (Kind.SPI, f"{B}/32", "256-4095"),
+        (Kind.COOKIE, f"{B}/32", ""),
+        (None, str(WHOLE), ""),
     ]
     assert all(claim.realm == 2 for claim in claims)
+
+
+@pytest.mark.rfc("3104", "6.1")
+def test_port_500_that_is_shared_by_cookie_is_never_leased():
+    one = pool(Ranges.of((490, 510)), ike=[A])
+    assert shortage(one.take_ports, ALICE, address=A, ports=Ranges.of(500), now=0.0) is Shortage.PORTS_NOT_OURS
+    assert one.take_ports(ALICE, address=B, ports=Ranges.of(500), now=0.0).ports == Ranges.of(500)
+    assert one.free_ports() == 40
+    assert one.take_spis(ALICE, address=A, spis=1, now=0.0).ike
+    assert not one.take_spis(ALICE, address=B, spis=1, now=0.0).ike
+    assert not one.take_ports(ALICE, address=A, now=0.0).ike
+
+
+def test_spis_and_ports_are_of_one_address_and_taken_together_or_not_at_all():
+    one = pool(Ranges.of((1000, 1015)), spis={B: Ranges.of((0x1000, 0x1007))})
+    resource = one.take_spis(ALICE, spis=4, ports=8, now=0.0)
+    assert (resource.address, len(resource.spis), len(resource.ports)) == (B, 4, 8)
+    free = one.free_ports()
+    assert shortage(one.take_spis, BOB, spis=5, ports=8, now=0.0) is Shortage.NO_SPI
+    assert shortage(one.take_spis, BOB, spis=4, ports=9, now=0.0) is Shortage.NO_PORTS
+    assert shortage(one.take_spis, BOB, address=A, spis=1, now=0.0) is Shortage.ADDRESS_NOT_OURS
+    assert one.free_ports() == free
+    assert one.take_spis(BOB, spis=4, ports=8, now=0.0).address == B
+    assert shortage(one.take_spis, BOB, spis=1, now=0.0) is Shortage.NO_SPI
+    assert shortage(Pool(2, shared=[(A, THOUSAND)]).take_spis, BOB, spis=1, now=0.0) is Shortage.NO_ADDRESS
+
+
+def test_any_spis_are_found_in_what_is_offered_even_where_little_is_left():
+    one = pool(spis={A: Ranges.of((0x1001, 0x101F), (0x2000, 0x2003))}, quota=Quota(spis=99))
+    got = [one.take_spis(ALICE, spis=4, now=0.0).spis for _ in range(8)]
+    assert {each.pairs[0][0] for each in got} == {*range(0x1004, 0x101D, 4), 0x2000}
+    assert shortage(one.take_spis, ALICE, spis=4, now=0.0) is Shortage.NO_SPI
+    assert one.take_spis(ALICE, spis=2, now=0.0).spis == Ranges.of((0x1002, 0x1003))
+
+
+def test_an_initiator_is_listened_for_once_at_an_address():
+    one = pool(ike=[A, B])
+    first, second = (one.take_identity(owner, identity=7, now=0.0) for owner in (ALICE, BOB))
+    assert {first.address, second.address} == {A, B}
+    assert shortage(one.take_identity, ALICE, identity=7, now=0.0) is Shortage.IDENTITY_IN_USE
+    assert one.take_identity(ALICE, address=A, identity=8, now=0.0).identities == Ranges.of(8)
+    one.release(ALICE, first, now=0.0)
+    assert one.take_identity(BOB, address=first.address, identity=7, now=0.0).ike
+    assert shortage(pool().take_identity, ALICE, identity=7, now=0.0) is Shortage.NO_ADDRESS
+
+
+def test_what_nobody_has_heard_of_does_not_rest():
+    one = pool(Ranges.of((1000, 1003)), ike=[A])
+    for resource in (
+        one.take_spis(ALICE, address=A, spis=Ranges.of(300), ports=4, now=0.0),
+        one.take_address(ALICE, address=WHOLE.address, now=0.0),
+        one.take_identity(ALICE, address=A, identity=5, now=0.0),
+    ):
+        one.cancel(ALICE, resource)
+    one.take_spis(BOB, address=A, spis=Ranges.of(300), ports=4, now=0.0)
+    one.take_address(BOB, address=WHOLE.address, now=0.0)
+    one.take_identity(BOB, address=A, identity=5, now=0.0)
+
+
+@pytest.mark.parametrize("wrong", [{"ike": [WHOLE.address]}, {"spis": {WHOLE.address: ALL_SPIS}}])
+def test_only_shared_addresses_offer_spis_and_ike(wrong):
+    with pytest.raises(ValueError, match="no shared address"):
+        pool(**wrong)
 
 
 def test_what_a_store_says_is_entered_whatever_the_pool_looks_like_by_now():
@@ -306,3 +419,5 @@ def test_a_resource_says_what_it_is():
         str(Resource(realm=2, address=A, ports=Ranges.of((5, 9)), spis=Ranges.of(300)))
         == "192.0.2.7 ports 5-9 SPIs 300"
     )
+    initiator = Resource(realm=2, address=A, ike=True, identities=Ranges.of(7))
+    assert (str(initiator), initiator.whole) == ("192.0.2.7 IKE IKE initiators 7", False)

@@ -14,7 +14,7 @@ from isthmus.border.binding import Binding, BindingKey, Lease, Method, Owner, Re
 from isthmus.border.crossing import Tunnel, TunnelKind
 from isthmus.border.effect import Bind, Deregister, Ending, Extend, Prolong, Register, Unbind
 from isthmus.border.ranges import Ranges
-from isthmus.border.selector import Flow, Kind, Selector
+from isthmus.border.selector import Flow, Kind, Remote, Selector
 from isthmus.border.table import BindingTable, whole
 from isthmus.errors import Conflict
 
@@ -214,3 +214,82 @@ def test_claims_are_what_a_pool_may_lease():
 def test_values_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError):
         wrong()
+
+
+# --- who may send ESP and AH, and learn cookies: asked by holder, since the packet carries its peer's value ---
+
+
+def limited(n: int, values: Ranges, network: str | None, kind: Kind = Kind.SPI) -> Selector:
+    remote = Remote(network=None if network is None else Prefix.parse(network))
+    return Selector(realm=2, local=Prefix.of(address(n)), kind=kind, values=values, remote=remote)
+
+
+def esp(n: int, remote: str = "192.0.2.200") -> Flow:
+    return Flow(realm=2, local=address(n), remote=Address.parse(remote), kind=Kind.SPI, value=4711)
+
+
+@pytest.mark.rfc("3104", "4")
+def test_a_holder_of_any_spi_of_an_address_may_send_with_every_spi_of_its_peers() -> None:
+    table = BindingTable()
+    first, second = BindingKey(OWNERS[0], 1), BindingKey(OWNERS[1], 1)
+    table.bind(binding(first, limited(1, Ranges.of((4096, 4111)), None)), expires_at=1.0)
+    table.bind(binding(second, limited(1, Ranges.of((8192, 8207)), None)), expires_at=1.0)
+    for key in (first, second):
+        found = table.lookup_holder(esp(1), Kind.SPI, key.owner)
+        assert found is not None
+        assert found.binding.key == key
+    assert table.lookup_holder(esp(2), Kind.SPI, OWNERS[0]) is None
+    assert table.lookup_holder(esp(1), Kind.COOKIE, OWNERS[0]) is None
+    table.unbind(first)
+    assert table.lookup_holder(esp(1), Kind.SPI, OWNERS[0]) is None
+
+
+def test_of_several_bindings_the_one_without_a_limit_counts_then_the_one_that_allows_the_peer() -> None:
+    table = BindingTable()
+    keys = [BindingKey(OWNERS[0], n) for n in range(1, 5)]
+
+    def found(remote: str) -> int:
+        entry = table.lookup_holder(esp(1, remote), Kind.SPI, OWNERS[0])
+        assert entry is not None
+        return entry.binding.key.bind_id
+
+    table.bind(binding(keys[0], limited(1, Ranges.of((4096, 4097)), "192.0.2.0/24")), expires_at=1.0)
+    table.bind(binding(keys[1], limited(1, Ranges.of((4098, 4099)), "198.51.100.0/24")), expires_at=1.0)
+    assert (found("192.0.2.200"), found("198.51.100.1"), found("203.0.113.1")) == (1, 2, 2)
+    table.bind(binding(keys[2], limited(1, Ranges.of((4100, 4101)), None)), expires_at=1.0)
+    assert {found("192.0.2.200"), found("203.0.113.1")} == {3}
+    table.bind(binding(keys[3], limited(1, Ranges.of((4102, 4103)), None)), expires_at=1.0)
+    assert found("192.0.2.200") == 4, "the youngest"
+
+
+def test_who_holds_an_address_whole_sends_esp_from_it() -> None:
+    table = BindingTable()
+    key = BindingKey(OWNERS[0], 1)
+    table.bind(binding(key, whole(2, address(1))), expires_at=1.0)
+    found = table.lookup_holder(esp(1), Kind.SPI, OWNERS[0])
+    assert found is not None
+    assert found.binding.key == key
+    assert table.lookup_holder(esp(1), Kind.SPI, OWNERS[1]) is None
+
+
+@pytest.mark.rfc("3104", "6.1")
+def test_cookies_are_learned_where_somebody_holds_a_selector_for_them_and_nowhere_else() -> None:
+    table = BindingTable()
+    keys = [BindingKey(owner, 1) for owner in OWNERS]
+    assert not table.learns(2, address(1), Kind.COOKIE)
+    for key in keys:
+        table.bind(binding(key, limited(1, Ranges(()), None, Kind.COOKIE)), expires_at=1.0)
+    assert table.learns(2, address(1), Kind.COOKIE)
+    assert not table.learns(2, address(2), Kind.COOKIE)
+    for key in keys:
+        found = table.lookup_holder(esp(1), Kind.COOKIE, key.owner)
+        assert found is not None
+        assert found.binding.key == key
+        table.unbind(key)
+    assert not table.learns(2, address(1), Kind.COOKIE)
+
+
+def test_selectors_of_learned_values_name_none() -> None:
+    with pytest.raises(ValueError, match="learned"):
+        limited(1, Ranges.of((1, 1)), None, Kind.COOKIE)
+    assert str(limited(1, Ranges(()), None, Kind.COOKIE)) == f"{address(1)} cookie"

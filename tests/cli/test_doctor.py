@@ -126,7 +126,7 @@ def test_a_configuration_is_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "machine", lambda: ENOUGH)
     monkeypatch.setattr(probe, "mtu", {"eth1": 1400, "eth0": 1500}.get)
     config = tmp_path / "gateway.toml"
-    config.write_text(FIGURE_1)
+    config.write_text(FIGURE_1.replace("[gateway]\n", "[gateway]\ntunnel_mtu = 1480\n"))
     result = run("doctor", config)
     assert "1400 is too small for gateway.tunnel_mtu = 1480" in result.stdout
     assert "set gateway.tunnel_mtu = 1380" in result.stdout

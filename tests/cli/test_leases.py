@@ -27,6 +27,9 @@ LEASE = {
     "address": "149.112.240.55",
     "ports": "10000-10063",
     "spis": None,
+    "ike": False,
+    "identity": None,
+    "admits": "contacted",
     "method": "RSAP_IP",
     "tunnel": "IPIP",
     "granted_at": BEGIN,
@@ -108,6 +111,7 @@ def test_leases_of_a_store(database):
     assert rows[2]["expires_at"] == "forever"
     assert rows[3]["ports"] is None
     assert set(rows[2]) == set(LEASE)
+    assert (rows[2]["admits"], rows[2]["ike"], rows[2]["identity"]) == ("anyone", False, None)
     assert "149.112.240.64  all" in run("leases", "--state", database).stdout
 
 

@@ -3,7 +3,7 @@
 
 import asyncio
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.effect import Bind, Peer
 from isthmus.border.pool import Pool
 from isthmus.border.ranges import Ranges
@@ -80,10 +80,10 @@ def make_gateway():
     return Gateway(
         realm_near=1,
         realm=2,
-        tunnel_end=Address.parse("10.0.0.1"),
+        tunnel_ends={Family.IPV4: Address.parse("10.0.0.1")},
         pool=Pool(2, shared=[(Address.parse("149.112.240.55"), Ranges.parse("10000-10255"))]),
         policy=GatewayPolicy(clients=(ClientRule(prefix=Prefix.parse("10.0.0.0/8")),)),
-        tunnel_mtu=1480,
+        link_mtu=1500,
         seed=1,
     )
 

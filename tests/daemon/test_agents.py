@@ -58,6 +58,10 @@ def program(lab, *words, check=True):
     return lab["host-a"].run(*HERE, "run", "--socket", str(lab["host-a"].socket_path), *words, check=check)
 
 
+@pytest.mark.rfc("3102", "1.2")
+@pytest.mark.rfc("3102", "3.3")
+@pytest.mark.rfc("3103", "3")
+@pytest.mark.rfc("3103", "5")
 def test_over_tcp_leases_are_held_and_the_registration_outlives_the_connection(lab):
     up(lab, transport="tcp")
     assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)

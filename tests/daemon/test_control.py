@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import socket
 import stat
 
 import pytest
@@ -54,15 +55,16 @@ def test_bad_requests_get_one_error_and_the_next_is_answered(tmp_path, line):
     path = tmp_path / "x.sock"
 
     def conversation():
-        client = ControlClient(path)
-        client._file.write(line + b"\n")
-        client._file.flush()
-        answer = json.loads(client._file.readline())
-        assert answer["ok"] is False
-        assert answer["error"]
-        good = client.request({"do": "echo", "say": 7})
-        client.close()
-        return good
+        with socket.socket(socket.AF_UNIX) as client, client.makefile("rwb") as file:
+            client.connect(str(path))
+            file.write(line + b"\n")
+            file.flush()
+            answer = json.loads(file.readline())
+            assert answer["ok"] is False
+            assert answer["error"]
+            file.write(b'{"do": "echo", "say": 7}\n')
+            file.flush()
+            return json.loads(file.readline())["result"]
 
     assert talk(path, {"echo": echo}, conversation) == 7
 

@@ -36,6 +36,8 @@ def steps(journal, kind):
     ]
 
 
+@pytest.mark.rfc("3102", "1.2")
+@pytest.mark.rfc("3103", "5")
 @pytest.mark.parametrize("kind", ["memory:", "sqlite"])
 def test_a_yes_leaves_after_the_lease_is_durable_and_forwarding(tmp_path, kind):
     bench = Bench(tmp_path / "leases.db" if kind == "sqlite" else kind)
@@ -88,6 +90,7 @@ def test_what_arrives_during_a_write_becomes_one_transaction():
     conversation(bench, talk)
 
 
+@pytest.mark.rfc("3103", "10.4")
 def test_a_store_that_fails_grants_nothing_and_says_104(tmp_path):
     bench = Bench(tmp_path / "leases.db")
 
@@ -176,3 +179,18 @@ def test_a_lease_ends_by_itself_without_traffic(monkeypatch):
         assert all(each.message_counter.value == 0 for each in bench.answers[2:])
 
     conversation(bench, talk)
+
+
+def test_refusals_are_counted_over_a_new_beginning(tmp_path):
+    bench = Bench(tmp_path / "leases.db")
+
+    async def talk():
+        bench.driver.datagram(assign(7, 1), HOST)
+        await bench.until(1)
+        assert bench.driver.refusals[ErrorCode.REGISTER_FIRST] == 1
+        bench.driver.restore()
+        bench.driver.datagram(assign(7, 2), HOST)
+        await bench.until(2)
+        return bench.driver.refusals[ErrorCode.REGISTER_FIRST]
+
+    assert conversation(bench, talk) == 2

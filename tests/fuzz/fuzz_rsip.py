@@ -1,31 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Fuzzing the RSIP parser: any octets give a value or a WireError, never anything else.
 
-Alone, guided by coverage, for as long as wanted::
-
-    python tests/fuzz/fuzz_rsip.py -runs=1000000
-
-In the test suite ``test_fuzz_rsip.py`` runs the same mutations from fixed seeds, without
-atheris. Mutations know what a message looks like, so that most of them get past the
-lengths and reach the grammar.
+Mutations know what a message looks like, so that most of them get past the lengths and reach
+the grammar. In the test suite ``test_fuzz_rsip.py`` goes further than ``test_targets.py``.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import sys
 from pathlib import Path
 
-if __name__ == "__main__":
-    import atheris
-
-    with atheris.instrument_imports(include=["isthmus"]):
-        from isthmus.errors import WireError
-        from isthmus.wire.rsip.message import MessageError, emit, parse
-else:
-    from isthmus.errors import WireError
-    from isthmus.wire.rsip.message import MessageError, emit, parse
+from isthmus.errors import WireError
+from isthmus.wire.rsip.message import MessageError, emit, parse
 
 _VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "rsip.json").read_text())
 SEEDS = [bytes.fromhex(entry["hex"]) for entry in _VECTORS["messages"]]
@@ -124,27 +111,3 @@ def check(octets: bytes) -> bool:
         return message is not None
     assert same == message, "strict may refuse more, and must not read differently"
     return True
-
-
-def _custom_mutator(octets: bytes, max_size: int, seed: int) -> bytes:
-    rng = random.Random(seed)
-    if rng.random() < 0.3:
-        return atheris.Mutate(octets, max_size)
-    return mutate(octets, rng)[:max_size]
-
-
-def main() -> None:
-    """Run until told otherwise; exits with a trace and the octets at the first broken promise."""
-    for seed in SEEDS:
-        assert check(seed)
-    atheris.Setup(sys.argv, check_quietly, custom_mutator=_custom_mutator)
-    atheris.Fuzz()
-
-
-def check_quietly(octets: bytes) -> None:
-    """Be ``check``, with no value, as libFuzzer wants it."""
-    check(octets)
-
-
-if __name__ == "__main__":
-    main()

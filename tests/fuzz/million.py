@@ -19,9 +19,10 @@ from collections import Counter
 from fuzz.fuzz_rsip import SEEDS, check, mutate
 from isthmus.address import Address
 from isthmus.border.effect import Peer, Send
+from isthmus.border.ranges import Ranges
 from isthmus.wire.rsip.codes import MessageType
 from isthmus.wire.rsip.message import parse
-from rsip.conversation import make_gateway, make_policy
+from rsip.conversation import SHARED, make_gateway, make_policy, make_pool
 
 _HOSTS = [
     *(Peer(1, Address.parse(f"10.0.0.{each}"), 40001) for each in range(4, 8)),
@@ -62,7 +63,8 @@ def run(count: int, seed: int = 3103) -> Counter[str]:
         AssertionError: two answers to one message, or an answer to somebody else.
     """
     rng = random.Random(seed)
-    gateway = make_gateway(make_policy(requests_per_second=None))
+    pool = make_pool(spis={SHARED: Ranges.of((0x1000, 0x1FFFF))}, ike=[SHARED])
+    gateway = make_gateway(make_policy(requests_per_second=None), pool)
     octets, now, known, counters, seen = SEEDS[0], 1e9, dict[Address, int](), Counter[Peer](), Counter[str]()
     for number in range(count):
         octets = _next(octets, rng)

@@ -40,9 +40,11 @@ FIELDS = (
 )
 
 # Vendor Specific parameters stand in front of the counter, because of W5.
-MESSAGES = VECTORS | {
+# Messages under private-use numbers are ours alone: tshark does not look into them.
+_ALL = VECTORS | {
     name: m.emit(replace(message, order=(ParameterType.VENDOR_SPECIFIC,) * 2)) for name, message in LAVISH.items()
 }
+MESSAGES = {name: octets for name, octets in _ALL.items() if octets[1] < 241}
 "What tshark must find as we wrote it, without exception; the faults below are about other messages or other fields."
 
 
@@ -82,8 +84,8 @@ def cells(cell: str) -> list[str]:
 
 
 def test_there_are_all_vectors_and_all_types() -> None:
-    assert len(VECTORS) == 28
-    assert len(LAVISH) == 19
+    assert len(VECTORS) == 30
+    assert len(LAVISH) == 21
 
 
 @pytest.mark.rfc("3103", "9")

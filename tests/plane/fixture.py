@@ -4,56 +4,72 @@
 A file names a scene (``tests/fixtures/scenes/``: realms, tunnel ends, claims, bindings), may add
 bindings to it, and lists cases. A case is a sentence, the paragraph that it holds to, the packet
 that comes ``in`` and the reason of the verdict; if a packet goes ``out``, how it differs from the one
-that came. All octets, of what comes in and of what must go out, are built by scapy, which knows
+that came. All octets, of what comes in and of what must go out, are built by scapy (``octets``), which knows
 nothing of isthmus.
 
 A packet::
 
-    ipv4 = "192.156.136.22 -> 149.112.240.55"     ttl, tos, id, df, mf, offset, options ("nop", "record route")
+    ipv4 = "192.156.136.22 -> 149.112.240.55"     ttl, tos, id, df, mf, offset, options ("nop", "record route", ...)
     tcp = "80 -> 10000"  |  udp = "53 -> 10000"  |  echo = 7  |  echo_reply = 7  |  icmp = [13, 0, 7]
     esp = 4096  |  ah = 4096  |  protocol = 132
     unreachable = 3  |  exceeded = 0  |  problem = 0      an ICMP error: the number is its code, and then
         quote = { a packet, octets = 8 }                  octets of its transport that are quoted
     payload = "hello"  |  size = 1480                     size: fill up to this total length
+    ike = { cookie = "0102030405060708", responder, exchange, version, identity, octets }     the payload of UDP
     checksum = 1       a wrong header checksum             cut = 3      octets of the transport that are left
+    damage = true      a last octet that no checksum knows
     length = 40        a total length that lies            pad = 6      octets after the total length
     outer = { a packet's header, and tunnel = "ipip" | "gre" ... }    the tunnel that it comes in
+    outer = { ipv6 = "fd00::4 -> fd00::1", options = "limit hop" ... }    likewise, over IPv6
+    outer = { ipv6, icmpv6 = [2, 0], mtu = 1280, about = "fd00::1 -> fd00::4" }      an error about it, or another message
     hex = "..."        octets as they are
 
-What goes out::
+A packet in fragments (inside of ``outer``, those of the outer packet)::
 
-    out   = { realm, ttl, tos, tunnel = "10.0.0.1 -> 10.0.0.4", outer_tos }
-    reply = { realm, ipv4, time_exceeded = true | fragmentation_needed = 1480, octets = 28, tunnel }
+    part = [0, 16]     16 octets of its payload from 0 on; -1 for all that follow. more, other: lies about it
+    parts = [[16, -1], [0, 16]]        several packets, in this order; the last is the one that is looked at
+
+``before`` holds packets that come first. ``wait = 31`` in a packet: seconds that pass before it comes. What goes out::
+
+    out   = { realm, ttl, tos, id, echo ..., tunnel = "10.0.0.1 -> 10.0.0.4", outer_tos, kind = "gre", gre_checksum }
+            parts = [[0, 1456], [1456, -1]]    it goes out in fragments, each in a tunnel of its own
+    reply = { realm, ipv4, time_exceeded = true | fragmentation_needed = 1480 | echo = true, octets = 28, tunnel }
+
+Without either the packet is dropped, held (``HELD``) or passed (``PASSED``). ``counts = { FRAGMENT_TIMEOUT = 2 }``: what is
+counted beside the verdicts. ``slow = true``, of a case or a file: a plane with a slow path behind it may leave the packet to that.
+``peer = ["lwaftr: ..."]``: the cases of others that it is the equivalent of (docs/border-cases.toml).
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR
-from scapy.layers.ipsec import AH, ESP
-from scapy.layers.l2 import GRE
+from scapy.layers.inet import ICMP, IP
 from scapy.packet import Raw
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import Binding, BindingKey, Lease, Method, Owner, Registration
 from isthmus.border.crossing import Tunnel, TunnelKind
 from isthmus.border.effect import Bind, Register
+from isthmus.border.identity import identity_value
 from isthmus.border.ranges import Ranges
 from isthmus.border.realm import Border, End, Realm, TunnelEnd
 from isthmus.border.selector import Admit, Kind, Remote, Selector
 from isthmus.border.verdict import Reason
 from isthmus.plane import Programmable
+from plane.octets import build, fragment, into_tunnel, pair, parts, whole
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 NOW = 1_800_000_000.0
 
 Outcome = tuple[str, Reason, int | None, bytes | None]
-"Verdict (forward, reply, drop, pass, punt), reason, realm, packet."
+"Verdict (forward, reply, drop, hold, pass, punt), reason, realm, packets one after the other."
+
+__all__ = ["FIXTURES", "NOW", "Fixture", "Outcome", "build", "load", "scene", "stage"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +86,14 @@ class Fixture:
     expected: Outcome
     violation: bool
     device: str | None
+    waits: tuple[float, ...] = ()
+    "Seconds that pass before each packet."
+    counts: dict[Reason, int] = field(default_factory=dict)
+    "What is counted beside the verdicts."
+    slow: bool = False
+    "Whether a fast path may leave it to the slow one."
+    peer: tuple[str, ...] = ()
+    "What it is called where it comes from: ``lwaftr: ...`` (docs/border-cases.md)."
 
     def __str__(self) -> str:
         return f"{self.file}: {self.name}"
@@ -85,11 +109,21 @@ def scene(name: str) -> dict[str, Any]:
     return tomllib.loads((FIXTURES / "scenes" / f"{name}.toml").read_text())
 
 
-def stage(script: dict[str, Any], more: list[dict[str, Any]] | None = None) -> tuple[Border, tuple[Programmable, ...]]:
-    """The border and the effects that a scene asks for."""
+def stage(
+    script: dict[str, Any], more: list[dict[str, Any]] | None = None, realms: dict[str, Any] | None = None
+) -> tuple[Border, tuple[Programmable, ...]]:
+    """The border and the effects that a scene asks for, with more bindings, and with realms that are a little different."""
+    changed = realms or {}
+    script = script | {"realms": {name: table | changed.get(name, {}) for name, table in script["realms"].items()}}
     numbers = {name: table["number"] for name, table in script["realms"].items()}
-    realms = tuple(
-        Realm(number=table["number"], name=name, end=End[table.get("end", "gateway").upper()])
+    all_realms = tuple(
+        Realm(
+            number=table["number"],
+            name=name,
+            end=End[table.get("end", "gateway").upper()],
+            family=Family(table.get("family", 4)),
+            mtu=table.get("mtu", 65535),
+        )
         for name, table in script["realms"].items()
     )
     ends = tuple(
@@ -99,7 +133,7 @@ def stage(script: dict[str, Any], more: list[dict[str, Any]] | None = None) -> t
         for each in script["tunnel_ends"]
     )
     claims = tuple(one for each in script.get("claims", []) for one in _selectors(each, numbers))
-    border = Border(realms=realms, tunnel_ends=ends, claims=claims, slice_size=script.get("slice_size", 64))
+    border = Border(realms=all_realms, tunnel_ends=ends, claims=claims, slice_size=script.get("slice_size", 64))
     effects: list[Programmable] = [
         Register(registration=Registration(owner=_owner(each, numbers), client_id=at + 1, expires_at=NOW + 1e6))
         for at, each in enumerate(script["registered"])
@@ -111,22 +145,26 @@ def stage(script: dict[str, Any], more: list[dict[str, Any]] | None = None) -> t
 def _file(path: Path) -> Iterator[Fixture]:
     script = tomllib.loads(path.read_text())
     setting = scene(script.pop("scene"))
-    shared = script.pop("bindings", [])
+    shared, slow = script.pop("bindings", []), script.pop("slow", False)
     numbers = {name: table["number"] for name, table in setting["realms"].items()}
     for case in script.pop("case"):
-        border, effects = stage(setting, shared + case.pop("bindings", []))
-        before = tuple((numbers[each["realm"]], build(each)) for each in case.pop("before", []))
-        arriving = case.pop("in")
+        border, effects = stage(setting, shared + case.pop("bindings", []), case.pop("realms", {}))
+        arriving = [*case.pop("before", []), case.pop("in")]
+        single = [part for each in arriving for part in parts(each)]
         yield Fixture(
             file=path.stem,
             name=case.pop("name"),
             rfc=tuple(case.pop("rfc")),
             border=border,
             effects=effects,
-            packets=(*before, (numbers[arriving["realm"]], build(arriving))),
+            packets=tuple((numbers[each["realm"]], build(each)) for each in single),
+            waits=tuple(each.get("wait", 0.0) for each in single),
             violation=case.pop("violation", False),
             device=case.get("out", {}).pop("device", None),
-            expected=_expected(case, arriving, numbers),
+            counts={Reason[name]: count for name, count in case.pop("counts", {}).items()},
+            slow=case.pop("slow", slow),
+            peer=tuple(case.pop("peer", ())),
+            expected=_expected(case, arriving[-1], numbers),
         )
         if case:
             raise ValueError(f"{path}: {sorted(case)} are no keys of a case")
@@ -142,7 +180,8 @@ def _expected(case: dict[str, Any], arriving: dict[str, Any], numbers: dict[str,
     if "reply" in case:
         reply = case.pop("reply")
         return "reply", reason, numbers[reply["realm"]], _reply(reply, arriving)
-    return ("pass" if reason is Reason.PASSED else "drop"), reason, None, None
+    kinds = {Reason.PASSED: "pass", Reason.HELD: "hold"}
+    return kinds.get(reason, "drop"), reason, None, None
 
 
 def _owner(text: str, numbers: dict[str, int]) -> Owner:
@@ -162,12 +201,17 @@ def _selectors(table: dict[str, Any], numbers: dict[str, int]) -> list[Selector]
     named = [
         Selector(kind=kind, values=Ranges.parse(table[key]), **where) for key, kind in kinds.items() if key in table
     ]
+    if table.get("ike"):
+        named.append(Selector(kind=Kind.COOKIE, **where))
+    if "identity" in table:
+        value = identity_value(2, table["identity"].encode())
+        named.append(Selector(kind=Kind.IDENTITY, values=Ranges.of(value), **where))
     return named or [Selector(**where)]
 
 
 def _bind(table: dict[str, Any], numbers: dict[str, int]) -> Bind:
     owner = _owner(table["owner"], numbers)
-    local, remote = _pair(table["tunnel"])
+    local, remote = pair(table["tunnel"])
     return Bind(
         binding=Binding(
             key=BindingKey(owner, table["id"]),
@@ -178,6 +222,7 @@ def _bind(table: dict[str, Any], numbers: dict[str, int]) -> Bind:
                 remote=Address.parse(remote),
                 kind=TunnelKind[table.get("kind", "ipip").upper()],
                 mtu=table.get("mtu", 1480),
+                checksum=table.get("gre_checksum", False),
             ),
             device=table.get("device"),
         ),
@@ -185,135 +230,31 @@ def _bind(table: dict[str, Any], numbers: dict[str, int]) -> Bind:
     )
 
 
-def _pair(text: str) -> tuple[str, str]:
-    src, dst = text.split(" -> ")
-    return src, dst
-
-
-def build(spec: dict[str, Any]) -> bytes:
-    """The octets that a packet is on the wire."""
-    if "hex" in spec:
-        return bytes.fromhex(spec["hex"])
-    packet = inner(spec)
-    if "outer" in spec:
-        packet = _tunnelled(spec["outer"], packet)
-    return packet + b"\xee" * spec.get("pad", 0)
-
-
-def inner(spec: dict[str, Any]) -> bytes:
-    """The octets of a packet without its tunnel and padding."""
-    header = _header(spec)
-    number, transport = _transport(spec)
-    header.proto = number
-    payload = spec.get("payload", "" if "protocol" in spec else "hello").encode()
-    if "quote" in spec:
-        quote = spec["quote"]
-        whole = inner(quote)
-        payload = whole[: (whole[0] & 15) * 4 + quote.get("octets", 8)]
-    if "size" in spec:
-        payload = bytes(at & 0xFF for at in range(spec["size"] - len(bytes(header / transport))))
-    content = bytes(header / transport / Raw(payload)) if payload else bytes(header / transport)
-    start = (content[0] & 15) * 4
-    if "cut" in spec:
-        content = content[: start + spec["cut"]]
-        header = _header(spec)
-        header.proto = number
-        content = bytes(header / Raw(content[start:])) if spec["cut"] else bytes(header)
-    return content
-
-
-def _header(spec: dict[str, Any]) -> IP:
-    src, dst = _pair(spec["ipv4"])
-    flags = ("DF" if spec.get("df") else "") + ("+" if spec.get("df") and spec.get("mf") else "")
-    header = IP(
-        src=src,
-        dst=dst,
-        ttl=spec.get("ttl", 64),
-        tos=spec.get("tos", 0),
-        id=spec.get("id", 0x1234),
-        flags=flags + ("MF" if spec.get("mf") else ""),
-        frag=spec.get("offset", 0),
-        options={
-            None: [],
-            "nop": [IPOption_NOP()] * 4,
-            "record route": [IPOption_RR(pointer=4, routers=["0.0.0.0"] * 3)],
-        }[spec.get("options")],
-    )
-    if "checksum" in spec:
-        header.chksum = spec["checksum"]
-    if "length" in spec:
-        header.len = spec["length"]
-    return header
-
-
-def _transport(spec: dict[str, Any]) -> tuple[int, Any]:
-    if "tcp" in spec:
-        sport, dport = _pair(spec["tcp"])
-        return 6, TCP(sport=int(sport), dport=int(dport), seq=1000, flags="PA", ack=2000)
-    if "udp" in spec:
-        sport, dport = _pair(spec["udp"])
-        return 17, UDP(sport=int(sport), dport=int(dport))
-    if "esp" in spec:
-        return 50, ESP(spi=spec["esp"], seq=1, data=b"sealed sealed.")
-    if "ah" in spec:
-        return 51, AH(nh=6, spi=spec["ah"], seq=1, icv=bytes(12))
-    if "protocol" in spec:
-        return spec["protocol"], Raw(b"something")
-    return 1, _icmp(spec)
-
-
-def _icmp(spec: dict[str, Any]) -> ICMP:
-    for key, number in {"echo": 8, "echo_reply": 0}.items():
-        if key in spec:
-            return ICMP(type=number, id=spec[key], seq=1)
-    for key, number in {"unreachable": 3, "exceeded": 11, "problem": 12}.items():
-        if key in spec:
-            return (
-                ICMP(type=number, code=spec[key], nexthopmtu=spec.get("mtu", 0))
-                if key == "unreachable"
-                else ICMP(type=number, code=spec[key])
-            )
-    number, code, *identifier = spec["icmp"]
-    return ICMP(type=number, code=code, id=identifier[0], seq=1) if identifier else ICMP(type=number, code=code)
-
-
-def _tunnelled(spec: dict[str, Any], content: bytes) -> bytes:
-    header = _header(spec)
-    content += b"\xdd" * spec.get("trailing", 0)
-    if spec.get("tunnel", "ipip") == "ipip":
-        header.proto = spec.get("protocol", 4)
-        return bytes(header / Raw(content))
-    header.proto = 47
-    shim = GRE(
-        proto=spec.get("ethertype", 0x800),
-        chksum_present=int(spec.get("gre_checksum", False)),
-        key_present=int(spec.get("gre_key", False)),
-        version=spec.get("gre_version", 0),
-    )
-    octets = bytes(shim / Raw(content))
-    return bytes(header / Raw(octets[: spec.get("gre_cut", len(octets))]))
-
-
-def _into_tunnel(ends: str, content: bytes, tos: int) -> bytes:
-    src, dst = _pair(ends)
-    return bytes(IP(src=src, dst=dst, ttl=64, tos=tos, id=0, flags="DF", proto=4) / Raw(content))
-
-
 def _out(out: dict[str, Any], arriving: dict[str, Any]) -> bytes:
-    spec = {key: value for key, value in arriving.items() if key != "outer"}
-    spec |= {key: out[key] for key in ("ttl", "tos") if key in out}
-    content = inner(spec)
+    spec = {key: value for key, value in arriving.items() if key not in {"outer", "part", "parts", "checksum"}}
+    spec |= {key: out[key] for key in ("ttl", "tos", "id", "echo", "echo_reply", "icmp", "quote") if key in out}
+    content = whole(spec)
+    more = {key: out[key] for key in ("later_options",) if key in out}
+    pieces = [fragment(content, *part, spec | more) for part in out["parts"]] if "parts" in out else [content]
     if "tunnel" not in out:
-        return content
-    return _into_tunnel(out["tunnel"], content, out.get("outer_tos", spec.get("tos", 0)))
+        return b"".join(pieces)
+    tos = out.get("outer_tos", spec.get("tos", 0))
+    return b"".join(into_tunnel(out["tunnel"], piece, tos, out) for piece in pieces)
 
 
 def _reply(reply: dict[str, Any], arriving: dict[str, Any]) -> bytes:
-    src, dst = _pair(reply["ipv4"])
-    quote = inner(arriving)[: reply.get("octets", 548)]
-    if "fragmentation_needed" in reply:
-        message = ICMP(type=3, code=4, nexthopmtu=reply["fragmentation_needed"])
+    src, dst = pair(reply["ipv4"])
+    if "echo" in reply:
+        spec = {key: value for key, value in arriving.items() if key not in {"outer", "part", "parts", "df", "options"}}
+        spec["echo_reply"] = spec.pop("echo")
+        content = whole(spec | {"ipv4": reply["ipv4"], "ttl": 64})
+        tos = arriving.get("tos", 0)
     else:
-        message = ICMP(type=11, code=0)
-    content = bytes(IP(src=src, dst=dst, ttl=64, id=0) / message / Raw(quote))
-    return _into_tunnel(reply["tunnel"], content, 0) if "tunnel" in reply else content
+        quote = whole(arriving)[: reply.get("octets", 548)]
+        kind = {"fragmentation_needed": (3, 4), "time_exceeded": (11, 0)}
+        (number, code) = next(kind[key] for key in kind if key in reply)
+        message = ICMP(type=number, code=code)
+        if number == 3:
+            message.nexthopmtu = reply["fragmentation_needed"]
+        content, tos = bytes(IP(src=src, dst=dst, ttl=64, id=0) / message / Raw(quote)), 0
+    return into_tunnel(reply["tunnel"], content, tos, reply) if "tunnel" in reply else content

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from isthmus.border.realm import Border
+from isthmus.border.realm import Border, End
 from isthmus.border.verdict import Reason, Violation
 from isthmus.errors import IsthmusError
 from isthmus.plane import Programmable
@@ -36,7 +36,8 @@ TC_ACT_OK, TC_ACT_SHOT, TC_ACT_REDIRECT = 0, 2, 7
 MAC = bytes.fromhex("020000000001")
 ETHERNET = MAC + bytes.fromhex("020000000002") + b"\x08\x00"
 LINK = len(ETHERNET)
-IPV4_HEADER = 20
+PUNTED_FROM = bytes.fromhex("0669")
+IPV4_HEADER, IPV6_HEADER = 20, 40
 PINS = Path("/run/isthmus-kernel-under-test")
 SIZES = Sizes(slices=1 << 17, endpoints=256)
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
@@ -78,7 +79,7 @@ class FakeLinks:
     def find(self, name: str) -> Link | None:
         if name not in self._named and len(self._named) < len(self._free):
             self._named[name] = self._free[len(self._named)]
-        return Link(self._named[name], bare=False) if name in self._named else None
+        return Link(self._named[name], bare=False, mtu=65535) if name in self._named else None
 
     def indexes(self) -> set[int]:
         return set(self._free)
@@ -168,22 +169,31 @@ class KernelUnderTest:
             plane.attach(realm.number, f"realm {realm.number}", punt=f"realm {realm.number}")
         with plane._maps["contacted"].mapped() as memory:
             memory[:] = bytes(len(memory))
+        for path, _ in list(plane._maps["paths"].items()):
+            plane._maps["paths"].remove(path)
         plane.events()
         return plane
 
     def one(self, plane: KernelPlane, border: Border, realm: int, packet: bytes) -> Outcome:
         found = self.bench().links.find(f"realm {realm}")
         assert found is not None
-        if len(packet) < IPV4_HEADER:
-            # Linux refuses to run a program over an IPv4 frame this short; as some other frame it must pass all the same.
+        if len(packet) < (IPV6_HEADER if packet[:1] and packet[0] >> 4 == 6 else IPV4_HEADER):
+            # Linux refuses to run a program over an IP frame this short; as some other frame it must pass all the same.
             frame = ETHERNET[:12] + b"\x88\xb5" + (packet or b"\0")
         else:
-            frame = ETHERNET + packet
+            frame = _framed(packet)
         ran = plane._loaded.program.test_run(frame, context(found.index))
         outcome = _outcome(ran)
+        if outcome[0] == "punt" and border.realm(realm).end is End.HOST:
+            # The source address says which device the packet came from (verdict.h, note_device).
+            frame = frame[:6] + PUNTED_FROM + found.index.to_bytes(4, "big") + frame[12:]
         if outcome[0] in {"pass", "punt"}:
             assert ran.packet == frame, f"{outcome[0]}, yet something was changed"
         return outcome
+
+
+def _framed(packet: bytes) -> bytes:
+    return ETHERNET[:12] + (b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\x00") + packet
 
 
 def context(ifindex: int) -> bytes:
@@ -217,5 +227,5 @@ def _outcome(ran: TestRun) -> Outcome:
         assert ran.action == TC_ACT_SHOT
         return "drop", reason, None, None
     assert ran.action in {TC_ACT_OK, TC_ACT_REDIRECT}
-    assert ran.packet[12:LINK] == ETHERNET[12:], "the ethertype was changed"
+    assert ran.packet[:LINK] == _framed(ran.packet[LINK:])[:LINK], "the link header says another version of IP"
     return "forward", reason, realm, ran.packet[LINK:]

@@ -82,7 +82,7 @@ def main() -> None:
     serve(plane)
     # Exactly these octets and exactly once: nothing else of the machine has routed a second copy.
     out = {key: value for key, value in OUTWARD.items() if key != "outer"}
-    assert public.take() == [build({**out, "ttl": 63})], "outward"
+    assert public.take() == [build({**out, "ttl": 63, "id": 10000})], "outward"
     inward = build({**INWARD, "ttl": 63})
     outer = build(
         {"ipv4": "10.0.0.1 -> 10.0.0.4", "protocol": 4, "payload": "", "tos": 186, "df": True, "id": 0, "cut": 0}
@@ -99,11 +99,26 @@ def main() -> None:
     (exceeded,) = near.take()
     assert (exceeded[8], exceeded[28], exceeded[40]) == (64, 64, 11)
 
-    # Passed: an echo request for the shared address is the machine's own to answer, and it does, once.
+    # An echo request for the shared address is the plane's to answer, and it does, once.
     public.put(build({"ipv4": "192.156.136.22 -> 149.112.240.55", "echo": 10000}))
     serve(plane)
     (answer,) = public.take()
-    assert (answer[12:16], answer[20]) == (bytes((149, 112, 240, 55)), 0)
+    assert (answer[8], answer[12:16], answer[20]) == (64, bytes((149, 112, 240, 55)), 0)
+
+    # Passed: a timestamp request is the machine's own to answer.
+    public.put(build({"ipv4": "192.156.136.22 -> 149.112.240.55", "icmp": [13, 0, 10000], "payload": "\0" * 12}))
+    serve(plane)
+    (answer,) = public.take()
+    assert (answer[12:16], answer[20]) == (bytes((149, 112, 240, 55)), 14)
+
+    # Fragments for a leased port go into the tunnel as a packet; those for the machine's own reach it, which refuses them.
+    for port in (10000, 9):
+        for part in ([504, -1], [0, 504]):
+            public.put(build({**INWARD, "udp": f"53 -> {port}", "size": 1020, "part": part}))
+    serve(plane)
+    (arrived,) = near.take()
+    assert arrived[20:] == build({**INWARD, "udp": "53 -> 10000", "size": 1020, "ttl": 63})
+    assert [each[20:22] for each in public.take()] == [b"\x03\x03"]
 
     # What is not steered never comes by: the machine refuses its own closed port.
     public.put(build({**INWARD, "udp": "53 -> 9"}))
@@ -111,10 +126,11 @@ def main() -> None:
     assert [each[20:22] for each in public.take()] == [b"\x03\x03"]
     counted = {reason: count for reason, count in plane.counters().items() if count}
     assert counted == {
-        Reason.FORWARDED_INWARD: 1,
+        Reason.FORWARDED_INWARD: 2,
         Reason.FORWARDED_OUTWARD: 1,
-        Reason.PASSED: 1,
-        Reason.REPLIED: 2,
+        Reason.PASSED: 2,
+        Reason.REPLIED: 3,
+        Reason.HELD: 2,
     }, counted
     assert plane.lost == 0
 

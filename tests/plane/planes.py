@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Protocol
+from itertools import accumulate
+from typing import Any, Protocol
 
 from isthmus.border.realm import Border
-from isthmus.border.verdict import Drop, Forward, Pass, Punt, Reason, Reply, Verdict, Violation
+from isthmus.border.verdict import Drop, Forward, Hold, Pass, Punt, Reason, Reply, Verdict, Violation
 from isthmus.plane import Programmable
 from isthmus.plane.reference import ReferencePlane
 from plane.fixture import Outcome
@@ -23,12 +25,25 @@ class PlaneUnderTest(Protocol):
         """None, or why it cannot run here."""
 
     def run(
-        self, border: Border, effects: Iterable[Programmable], packets: Sequence[tuple[int, bytes]], now: float
+        self,
+        border: Border,
+        effects: Iterable[Programmable],
+        packets: Sequence[tuple[int, bytes]],
+        now: float,
+        *,
+        waits: Sequence[float] = (),
     ) -> list[Outcome]:
         """Make a plane, apply the effects, and process the packets in order: (realm, octets) each.
 
-        A plane that punts says ("punt", PUNTED, None, None); the test knows where that is right.
+        A plane with a slow path says what became of a packet there, and counts it in ``punted``.
         """
+
+    @property
+    def punted(self) -> Sequence[int]:
+        """Which packets of the last run went to the slow path, by their places."""
+
+    def extra(self) -> dict[Reason, int]:
+        """What the last run counted beside its outcomes."""
 
     def violations(self) -> list[Violation] | None:
         """Those of the last run; None if the plane cannot say."""
@@ -38,43 +53,138 @@ class ReferenceUnderTest:
     """The reference plane."""
 
     name = "reference"
+    punted: Sequence[int] = ()
 
     def __init__(self) -> None:
         self._violations: list[Violation] = []
+        self._extra: dict[Reason, int] = {}
         self.verdicts: list[Verdict] = []
 
     def available(self) -> str | None:
         return None
 
     def run(
-        self, border: Border, effects: Iterable[Programmable], packets: Sequence[tuple[int, bytes]], now: float
+        self,
+        border: Border,
+        effects: Iterable[Programmable],
+        packets: Sequence[tuple[int, bytes]],
+        now: float,
+        *,
+        waits: Sequence[float] = (),
     ) -> list[Outcome]:
         plane = ReferencePlane(border)
         plane.apply(effects)
-        self.verdicts = [plane.process(realm, packet, now=now) for realm, packet in packets]
+        times = _times(now, waits, len(packets))
+        self.verdicts = [plane.process(*each, now=time) for each, time in zip(packets, times, strict=True)]
         outcomes = [outcome(verdict) for verdict in self.verdicts]
-        expected = dict.fromkeys(Reason, 0)
-        for kind, reason, _realm, _packet in outcomes:
-            expected[Reason.REPLIED if kind == "reply" else reason] += 1
-        assert plane.counters() == expected, "every packet counts once"
+        self._extra = _uncounted(plane.counters(), outcomes)
+        assert set(self._extra) <= {Reason.FRAGMENT_TIMEOUT}, "every packet counts once"
         self._violations = plane.events()
         plane.close()
         return outcomes
 
+    def extra(self) -> dict[Reason, int]:
+        return self._extra
+
     def violations(self) -> list[Violation] | None:
         return self._violations
+
+
+class KernelWithReference:
+    """The kernel plane, with the reference plane as its slow path; what both must remember the kernel remembers.
+
+    Args:
+        kernel: A ``KernelUnderTest``.
+    """
+
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+        self.name = kernel.name
+        self.punted: list[int] = []
+        self._extra: dict[Reason, int] = {}
+        self._violations: list[Violation] = []
+
+    def available(self) -> str | None:
+        reason: str | None = self._kernel.available()
+        return reason
+
+    def run(
+        self,
+        border: Border,
+        effects: Iterable[Programmable],
+        packets: Sequence[tuple[int, bytes]],
+        now: float,
+        *,
+        waits: Sequence[float] = (),
+    ) -> list[Outcome]:
+        given = tuple(effects)
+        outcomes: list[Outcome] = self._kernel.bench().do(lambda: self._run(border, given, packets, now, waits))
+        return outcomes
+
+    def _run(
+        self,
+        border: Border,
+        effects: tuple[Programmable, ...],
+        packets: Sequence[tuple[int, bytes]],
+        now: float,
+        waits: Sequence[float],
+    ) -> list[Outcome]:
+        fast = self._kernel.open(border, now)
+        try:
+            fast.reconcile(effects)
+            slow = ReferencePlane(border, getattr(fast, "contacts", None), getattr(fast, "paths", None))
+            slow.apply(effects)
+            before, self.punted, outcomes, left = fast.counters(), [], [], []
+            for at, (time, (realm, packet)) in enumerate(zip(_times(now, waits, len(packets)), packets, strict=True)):
+                found = self._kernel.one(fast, border, realm, packet)
+                if found[0] == "punt":
+                    self.punted.append(at)
+                    found = outcome(slow.process(realm, packet, now=time))
+                    left.append(found)
+                outcomes.append(found)
+            after = fast.counters()
+            counted = {reason: after[reason] - before[reason] for reason in Reason}
+            assert counted.pop(Reason.PUNTED) == len(left), "every packet counts once"
+            self._extra = _uncounted(slow.counters(), left)
+            assert not _uncounted(counted, _without(outcomes, self.punted)), "every packet counts once"
+            self._violations = [*fast.events(), *slow.events()]
+        finally:
+            fast.close()
+        return outcomes
+
+    def extra(self) -> dict[Reason, int]:
+        return self._extra
+
+    def violations(self) -> list[Violation] | None:
+        return self._violations
+
+
+def _times(now: float, waits: Sequence[float], count: int) -> list[float]:
+    return list(accumulate(waits or [0.0] * count, initial=now))[1:]
+
+
+def _without(outcomes: list[Outcome], places: list[int]) -> list[Outcome]:
+    return [each for at, each in enumerate(outcomes) if at not in places]
+
+
+def _uncounted(counters: Mapping[Reason, int], outcomes: list[Outcome]) -> dict[Reason, int]:
+    """What was counted beside the outcomes, or was not though it should have been."""
+    left = Counter(counters)
+    left.subtract(Reason.REPLIED if kind == "reply" else reason for kind, reason, _realm, _packet in outcomes)
+    return {reason: count for reason, count in left.items() if count}
 
 
 def outcome(verdict: Verdict) -> Outcome:
     """A verdict as the tests compare it."""
     match verdict:
         case Forward(realm, packets, reason):
-            (packet,) = packets
-            return "forward", reason, realm, packet
+            return "forward", reason, realm, b"".join(packets)
         case Reply(realm, packet, reason):
             return "reply", reason, realm, packet
         case Drop(reason):
             return "drop", reason, None, None
+        case Hold():
+            return "hold", Reason.HELD, None, None
         case Pass():
             return "pass", Reason.PASSED, None, None
         case Punt():
@@ -90,5 +200,5 @@ def planes() -> list[PlaneUnderTest]:
         if missing.name != "plane.kernel_under_test":
             raise
     else:
-        found.append(module.KernelUnderTest())
+        found.append(KernelWithReference(module.KernelUnderTest()))
     return found

@@ -19,13 +19,12 @@ from pathlib import Path
 import pytest
 
 from isthmus.address import Address
-from isthmus.border.crossing import TunnelKind
 from isthmus.border.realm import End
 from isthmus.plane.kernel import KernelPlane
 from isthmus.wire.ipv4 import Ipv4Header
 from isthmus.wire.transport import emit_udp
 from plane import test_kernel_real as real
-from plane.test_kernel_real import GATEWAY, HOST, PRIVATE, PUBLIC, SHARED, Lab, border, echoing, effects, offset
+from plane.test_kernel_real import GATEWAY, HOST, PLAIN, PRIVATE, PUBLIC, SHARED, Lab, border, echoing, effects, offset
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
 
@@ -39,8 +38,8 @@ def bare(pin: Path) -> None:
     fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", b"tn0", IFF_TUN | IFF_NO_PI))
     for words in ("link set tn0 up", f"route replace {HOST} dev tn0"):
         subprocess.run(["ip", *words.split()], check=True, timeout=20)
-    plane = KernelPlane(border(End.GATEWAY), pin=pin, boot_offset=offset())
-    plane.reconcile(effects(End.GATEWAY, TunnelKind.IPIP, time.time() + 60))
+    plane = KernelPlane(border(End.GATEWAY, PLAIN), pin=pin, boot_offset=offset())
+    plane.reconcile(effects(End.GATEWAY, PLAIN, time.time() + 60))
     plane.attach(PRIVATE, "tn0", punt="pt0")
     plane.attach(PUBLIC, "gp0", punt="pt0")
     peer = Address.parse("192.0.2.80")

@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import FOREVER, Binding, BindingKey, Lease, Method, Owner
 from isthmus.border.crossing import Tunnel
 from isthmus.border.effect import Bind, Deregister, Ending, Extend, Register, Unbind
 from isthmus.border.ranges import Ranges
-from isthmus.border.realm import Border, Realm
+from isthmus.border.realm import Border, End, Realm
 from isthmus.border.selector import Admit, Kind, Remote, Selector
-from isthmus.errors import PlaneError, Unsupported
+from isthmus.errors import PlaneError
 from isthmus.plane import Programmable
 from isthmus.plane.kernel.btf import Types
 from isthmus.plane.kernel.image import Change, Image
+from isthmus.plane.kernel.index import blocks
 from isthmus.plane.kernel.maps import NOWHERE, Codec
 from isthmus.plane.kernel.number import Numbers, Owners, Slots
 from plane.test_equivalence import PUBLIC, scenes
@@ -31,6 +33,8 @@ pytestmark = pytest.mark.skipif(not OBJECT.exists(), reason="needs the objects: 
 OWNER = Owner(1, Address.parse("10.0.0.4"))
 SHARED = Prefix.parse("192.0.2.55/32")
 CLAIMED, CONTACTED, SPLIT = 1, 2, 4
+IPV6, COOKIES, HOLDER = 2, 4, 255
+PORT, SLICE, ASK = 16, 32, 64
 NOW = 1_800_000_000.0
 
 
@@ -152,7 +156,7 @@ def test_unbinding_everything_leaves_the_claims(scene: tuple[Border, list[Progra
     for binding in list(used.bindings()):
         used.apply(Unbind(key=binding.key, ending=Ending.FREED))
     fresh = image(border)
-    for table in ("addresses", "by_demux", "by_prefix", "endpoints", "holdings"):
+    for table in ("addresses", "by_demux", "by_spi", "by_prefix", "endpoints", "holdings"):
         assert {key: value for key, value in used.tables[table].items() if table != "addresses"} == {
             key: value for key, value in fresh.tables[table].items() if table != "addresses"
         }
@@ -187,7 +191,7 @@ def _steps(made: Image, effects: list[Programmable]) -> list[Change]:
 def _endpoints(tables: dict[str, dict[bytes, bytes]]) -> set[int]:
     found = {
         struct.unpack_from("=I", value)[0]
-        for name in ("by_demux", "by_prefix")
+        for name in ("by_demux", "by_spi", "by_prefix")
         for value in tables.get(name, {}).values()
     }
     return found | {struct.unpack("=Q", value)[0] >> 8 & 0xFFFFFF for value in tables.get("slices", {}).values()}
@@ -290,20 +294,125 @@ def test_what_another_holds_is_refused_and_nothing_changed() -> None:
     assert made.tables == before
 
 
-def test_a_tunnel_over_ipv6_is_refused() -> None:
-    with pytest.raises(Unsupported, match="IPv6"):
-        image(simple()).apply(bind(None, near="fd00::1"))
+def read(name: str, octets: bytes) -> dict[str, int | bytes]:
+    return Types.of_object(OBJECT.read_bytes()).record(name).unpack(octets)
 
 
-def test_too_many_spis_are_refused() -> None:
+def test_a_tunnel_over_ipv6_has_ends_of_sixteen_octets() -> None:
+    made = image(simple())
+    made.apply(bind(None, near="fd00::1"))
+    (endpoint,) = made.tables["endpoints"].values()
+    found = read("endpoint", endpoint)
+    assert (found["flags"], found["local"]) == (IPV6, Address.parse("fd00::1").octets)
+
+
+@given(pairs=st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), min_size=1, max_size=4))
+def test_blocks_are_aligned_and_hold_just_the_spis(pairs: list[tuple[int, int]]) -> None:
+    spis = Ranges.of(*((min(pair), max(pair)) for pair in pairs))
+    found = [(number & 0xFFFFFFFF, 1 << 32 - (number >> 32)) for number in blocks(spis)]
+    assert all(first % size == 0 for first, size in found)
+    assert Ranges.of(*((first, first + size - 1) for first, size in found)) == spis
+    assert sum(size for _, size in found) == len(spis)
+    assert len(found) <= 62 * len(spis.pairs)
+
+
+def test_an_aligned_block_of_spis_is_one_entry() -> None:
+    made = image(simple())
+    made.apply(bind(Ranges.of((1 << 16, (2 << 16) - 1)), kind=Kind.SPI))
+    assert len(made.tables["by_spi"]) == 1
+    (key,) = made.tables["by_spi"]
+    assert (read("spi_key", key)["length"], read("spi_key", key)["spi"]) == (160 + 16, 1 << 16)
+
+
+def test_odd_spis_are_refused_where_they_need_too_many_entries() -> None:
     with pytest.raises(PlaneError, match="SPIs"):
-        image(simple()).apply(bind(Ranges.of((256, 1 << 20)), kind=Kind.SPI))
+        image(simple()).apply(bind(Ranges.of(*range(256, 1 << 14, 2)), kind=Kind.SPI))
 
 
-def test_claims_that_the_maps_cannot_hold_are_refused() -> None:
-    spis = Selector(realm=PUBLIC, local=SHARED, kind=Kind.SPI, values=Ranges.of(256, 300))
-    with pytest.raises(PlaneError, match="claims of"):
-        image(simple(spis))
+def test_spis_of_another_are_refused() -> None:
+    made = image(simple())
+    made.apply(bind(Ranges.of((256, 300), (400, 500)), kind=Kind.SPI))
+    for spis in (Ranges.of(300), Ranges.of((1, 256)), Ranges.of((390, 600)), Ranges.of((450, 460))):
+        with pytest.raises(PlaneError, match="held"):
+            made.apply(bind(spis, kind=Kind.SPI, bind_id=2))
+    made.apply(bind(Ranges.of((301, 399)), kind=Kind.SPI, bind_id=2))
+
+
+@pytest.mark.parametrize(
+    ("spis", "flags", "ends"),
+    [((256, 2**32 - 1), 1, (256, 2**32 - 1)), (300, 1, (300, 300)), (None, 0, (0, 0)), ("several", 2, (256, 400))],
+)
+def test_claims_of_spis_are_one_range_or_left_to_the_reference_plane(
+    spis: tuple[int, int] | int | str | None, flags: int, ends: tuple[int, int]
+) -> None:
+    ranges = {"several": Ranges.of(256, (300, 400)), None: Ranges(())}
+    values = ranges[spis] if isinstance(spis, str) or spis is None else Ranges.of(spis)
+    claims = [claim(64, 127), *([Selector(realm=PUBLIC, local=SHARED, kind=Kind.SPI, values=values)] if values else [])]
+    made = image(simple(*claims))
+    (address,) = made.tables["addresses"].values()
+    found = read("address", address)
+    assert (found["flags"], (found["spi_first"], found["spi_last"])) == (flags, ends)
+
+
+@pytest.mark.parametrize("kind", [Kind.COOKIE, Kind.IDENTITY])
+def test_of_cookies_and_identities_the_address_says_only_that_there_are_any(kind: Kind) -> None:
+    made = image(simple(replace(claim(64, 127), kind=Kind.COOKIE, values=Ranges(()))))
+    values = Ranges(()) if kind is Kind.COOKIE else Ranges.of(1 << 63)
+    effect = bind(Ranges.of((64, 127)))
+    again = replace(effect.binding.selectors[0], kind=kind, values=values)
+    selectors = (*effect.binding.selectors, again)
+    made.apply(replace(effect, binding=replace(effect.binding, selectors=selectors)))
+    (address,) = made.tables["addresses"].values()
+    assert read("address", address)["flags"] == COOKIES
+    assert made.tables["by_demux"] == {}
+    made.apply(Unbind(key=BindingKey(OWNER, 1), ending=Ending.FREED))
+    (address,) = made.tables["addresses"].values()
+    assert read("address", address)["flags"] == 0
+
+
+def holders(made: Image) -> dict[int, tuple[int, bool]]:
+    """By tag: the endpoint, and whether the reference plane is asked."""
+    found = {}
+    for key, value in made.tables["by_demux"].items():
+        asked, standing = read("demux_key", key), read("binding", value)
+        if asked["kind"] == HOLDER:
+            found[int(asked["value"])] = int(standing["endpoint"]), bool(int(standing["flags"]) & ASK)
+    return found
+
+
+def test_who_holds_an_spi_sends_by_the_youngest_of_its_bindings_without_a_limit() -> None:
+    made = image(simple())
+    limit = Remote(network=Prefix.parse("198.51.100.0/24"))
+    tag = made._owners.hold(codec().place(OWNER.realm, OWNER.address))
+    assert holders(made) == {}
+    made.apply(bind(Ranges.of(300), kind=Kind.SPI, remote=limit))
+    assert holders(made) == {tag: (1, False)}
+    made.apply(bind(Ranges.of(301), kind=Kind.SPI, remote=limit, near="10.0.0.2", bind_id=2))
+    assert holders(made) == {tag: (2, True)}
+    made.apply(bind(Ranges.of(302), kind=Kind.SPI, near="10.0.0.1", bind_id=0))
+    assert holders(made) == {tag: (1, False)}
+    for bind_id in (0, 1, 2):
+        made.apply(Unbind(key=BindingKey(OWNER, bind_id), ending=Ending.FREED))
+    assert made.tables["by_demux"] == made.tables["by_spi"] == {}
+
+
+def test_a_host_sends_by_whomever_it_leases_from() -> None:
+    realms = (Realm(number=1, name="private"), Realm(number=PUBLIC, name="public", end=End.HOST))
+    made = image(Border(realms=realms))
+    made.apply(bind(Ranges.of(300), kind=Kind.SPI))
+    assert len(holders(made)) == 2
+    assert holders(made)[0] == (1, False)
+
+
+def test_a_port_says_whether_its_slice_is_held_whole() -> None:
+    made = image(simple())
+    made.apply(bind(Ranges.of((64, 127), (130, 140)), remote=Remote(port=80)))
+    flags = {
+        int(read("demux_key", key)["value"]): int(read("binding", value)["flags"])
+        for key, value in made.tables["by_demux"].items()
+    }
+    assert flags[64] & (PORT | SLICE) == PORT | SLICE
+    assert flags[130] & (PORT | SLICE) == PORT
 
 
 def test_a_device_that_has_vanished_is_no_error() -> None:

@@ -234,12 +234,21 @@ def test_a_realm_without_an_interface_has_no_route(figure: tuple[Border, tuple[P
     def work(plane: KernelPlane) -> None:
         plane.apply(effects)
         public = next(each.number for each in border.realms if each.name == "public")
-        plane._maps["realms"].put(plane._codec.realm_key(public), plane._codec.realm(public, 0, 0))
+        plane._maps["realms"].put(plane._codec.realm_key(public), plane._codec.realm(public, 0, 0, 65535))
         assert one(plane, border, "private", OUTWARD)[:2] == ("drop", Reason.NO_ROUTE)
         dying = {"ipv4": INWARD["ipv4"], "tcp": INWARD["tcp"], "ttl": 1}
         assert one(plane, border, "public", dying)[:2] == ("drop", Reason.TTL_EXCEEDED), "there is no port to punt to"
 
     with_plane(border, work)
+
+
+def test_the_program_is_well_below_what_the_verifier_bears(figure: tuple[Border, tuple[Programmable, ...]]) -> None:
+    border, _ = figure
+    with_plane(border, lambda plane: _bearable(plane._loaded.program.verified_instructions))
+
+
+def _bearable(instructions: int) -> None:
+    assert instructions == 0 or 10_000 < instructions < 500_000
 
 
 def test_an_interface_that_is_not_there_is_told(figure: tuple[Border, tuple[Programmable, ...]]) -> None:

@@ -6,7 +6,7 @@
     app a ──device──┐
     192.0.2.55      host ──────near────── gateway ──────public────── server
     app b ──device──┘   10.0.0.4   10.0.0.1          192.0.2.1/.55   192.0.2.80
-    192.0.2.56
+    192.0.2.56           fd00::4   fd00::1
 
 Run as a script, this file is the daemon of one end: it makes or takes over the plane, and goes.
 """
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import Binding, BindingKey, Lease, Method, Owner, Registration
 from isthmus.border.crossing import Tunnel, TunnelKind
 from isthmus.border.effect import Bind, Register
@@ -42,6 +42,9 @@ SRC = Path(__file__).parents[2] / "src"
 OBJECT = SRC / "isthmus/plane/kernel/objects/border_tc.bpf.o"
 PRIVATE, PUBLIC = 1, 2
 GATEWAY, HOST = Address.parse("10.0.0.1"), Address.parse("10.0.0.4")
+GATEWAY6, HOST6 = Address.parse("fd00::1"), Address.parse("fd00::4")
+MTU = 1456
+"Fits into every kind of tunnel."
 SHARED = Address.parse("192.0.2.55")
 WHOLE = Address.parse("192.0.2.56")
 PORTS = Ranges.of((10000, 10063))
@@ -63,19 +66,44 @@ def offset() -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def border(end: End) -> Border:
-    ours = GATEWAY if end is End.GATEWAY else HOST
+@dataclass(frozen=True)
+class Way:
+    """A tunnel type, over a family."""
+
+    kind: TunnelKind
+    family: Family
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind.name}-{self.family.name}"
+
+    @classmethod
+    def named(cls, name: str) -> Way:
+        kind, family = name.split("-")
+        return cls(TunnelKind[kind], Family[family])
+
+    def ends(self, end: End) -> tuple[Address, Address]:
+        """Ours and theirs."""
+        both = (GATEWAY, HOST) if self.family is Family.IPV4 else (GATEWAY6, HOST6)
+        return both if end is End.GATEWAY else both[::-1]
+
+
+PLAIN = Way(TunnelKind.IPIP, Family.IPV4)
+
+
+def border(end: End, way: Way) -> Border:
+    ours, _ = way.ends(end)
     claims = (Selector(realm=PUBLIC, local=Prefix.of(SHARED), kind=Kind.PORT, values=Ranges.of((10000, 20000))),)
     return Border(
-        realms=(Realm(number=PRIVATE, name="private"), Realm(number=PUBLIC, name="public", end=end)),
+        realms=(Realm(number=PRIVATE, name="private", family=way.family), Realm(number=PUBLIC, name="public", end=end)),
         tunnel_ends=(TunnelEnd(realm=PRIVATE, address=ours, leads_to=PUBLIC),),
         claims=(*claims, Selector(realm=PUBLIC, local=Prefix.of(WHOLE))) if end is End.GATEWAY else (),
     )
 
 
-def effects(end: End, kind: TunnelKind, expires_at: float, *, devices: bool = True) -> list[Programmable]:
+def effects(end: End, way: Way, expires_at: float, *, devices: bool = True) -> list[Programmable]:
     """App a has ports of a shared address, app b an address whole."""
-    ours, theirs = (GATEWAY, HOST) if end is End.GATEWAY else (HOST, GATEWAY)
+    ours, theirs = way.ends(end)
     owner = Owner(PRIVATE, theirs)
     lease = Lease(client_id=1, method=Method.RSAP_IP, granted_at=time.time(), expires_at=expires_at)
     given: list[Programmable] = [Register(registration=Registration(owner=owner, client_id=1, expires_at=expires_at))]
@@ -87,16 +115,16 @@ def effects(end: End, kind: TunnelKind, expires_at: float, *, devices: bool = Tr
         binding = Binding(
             key=BindingKey(owner, number),
             selectors=(selector,),
-            crossing=Tunnel(realm=PRIVATE, local=ours, remote=theirs, kind=kind, mtu=1476),
+            crossing=Tunnel(realm=PRIVATE, local=ours, remote=theirs, kind=way.kind, mtu=MTU),
             device=device if end is End.HOST and devices else None,
         )
         given.append(Bind(binding=binding, lease=lease))
     return given
 
 
-def serve(end: End, pin: Path, kind: TunnelKind, *, seconds: float, what: str) -> dict[str, object]:
-    plane = KernelPlane(border(end), pin=pin, boot_offset=offset())
-    given = effects(end, kind, time.time() + seconds, devices=what != "local")
+def serve(end: End, pin: Path, way: Way, *, seconds: float, what: str) -> dict[str, object]:
+    plane = KernelPlane(border(end, way), pin=pin, boot_offset=offset())
+    given = effects(end, way, time.time() + seconds, devices=what != "local")
     if what == "destroy":
         plane.destroy()
         return {}
@@ -116,8 +144,8 @@ def serve(end: End, pin: Path, kind: TunnelKind, *, seconds: float, what: str) -
 
 
 def main() -> None:
-    end, pin, kind, seconds, what = sys.argv[1:]
-    print(json.dumps(serve(End[end], Path(pin), TunnelKind[kind], seconds=float(seconds), what=what)))
+    end, pin, way, seconds, what = sys.argv[1:]
+    print(json.dumps(serve(End[end], Path(pin), Way.named(way), seconds=float(seconds), what=what)))
 
 
 # --- the wires ------------------------------------------------------------------------------
@@ -129,7 +157,7 @@ class Lab:
 
     name: str
     pins: Path
-    kind: TunnelKind = TunnelKind.IPIP
+    way: Way = PLAIN
 
     def inside(self, node: str, *words: str, **more: object) -> subprocess.Popen[str]:
         command = ["nsenter", f"--net=/run/netns/{self.name}{node}", *words]
@@ -149,7 +177,7 @@ class Lab:
     def daemon(self, end: End, *, seconds: float = 600, what: str = "serve") -> dict[str, object]:
         """Run the daemon of one end; when this returns, its process has ended."""
         node = "g" if end is End.GATEWAY else "h"
-        words = (sys.executable, __file__, end.name, str(self.pins / node), self.kind.name, str(seconds), what)
+        words = (sys.executable, __file__, end.name, str(self.pins / node), self.way.name, str(seconds), what)
         return json.loads(self.run(node, *words))
 
     def count(self, end: End, reason: Reason) -> int:
@@ -173,8 +201,8 @@ def setup(name: str) -> str:
     a, b, h, g, s = (f"{name}{node}" for node in NODES)
     mac = "02:00:5e:00:00:01"
     return f"""
-link add ap0 netns {a} address {mac} mtu 1476 type veth peer name ap0p netns {h} address {mac} mtu 1476
-link add bp0 netns {b} address {mac} mtu 1476 type veth peer name bp0p netns {h} address {mac} mtu 1476
+link add ap0 netns {a} address {mac} mtu {MTU} type veth peer name ap0p netns {h} address {mac} mtu {MTU}
+link add bp0 netns {b} address {mac} mtu {MTU} type veth peer name bp0p netns {h} address {mac} mtu {MTU}
 link add hn0 netns {h} type veth peer name gn0 netns {g}
 link add gp0 netns {g} type veth peer name sp0 netns {s}
 -n {a} link set ap0 up arp off
@@ -187,8 +215,10 @@ link add gp0 netns {g} type veth peer name sp0 netns {s}
 -n {h} link set bp0p up arp off
 -n {h} addr add {HOST}/24 dev hn0
 -n {h} link set hn0 up
+-n {h} addr add {HOST6}/64 dev hn0 nodad
 -n {g} addr add {GATEWAY}/24 dev gn0
 -n {g} link set gn0 up
+-n {g} addr add {GATEWAY6}/64 dev gn0 nodad
 -n {g} addr add 192.0.2.1/24 dev gp0
 -n {g} addr add {SHARED}/32 dev gp0
 -n {g} addr add {WHOLE}/32 dev gp0
@@ -201,14 +231,15 @@ link add gp0 netns {g} type veth peer name sp0 netns {s}
 """
 
 
-both_kinds = pytest.mark.parametrize("lab", list(TunnelKind), indirect=True, ids=lambda kind: kind.name)
+WAYS = [Way(kind, family) for family in (Family.IPV4, Family.IPV6) for kind in TunnelKind]
+every_way = pytest.mark.parametrize("lab", WAYS, indirect=True, ids=lambda way: way.name)
 
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     name = f"ist{secrets.token_hex(3)}"
     pins = Path("/run") / f"{name}-pins"
-    made = Lab(name, pins, getattr(request, "param", TunnelKind.IPIP))
+    made = Lab(name, pins, getattr(request, "param", PLAIN))
     try:
         for node in NODES:
             subprocess.run(["ip", "netns", "add", name + node], check=True, timeout=20)
@@ -321,7 +352,7 @@ def gso_kept(lab: Lab, work: Callable[[], object]) -> float:
     return (after[0] - before[0]) / max(after[1] - before[1], 1)
 
 
-@both_kinds
+@every_way
 def test_megabytes_both_ways_after_the_daemons_have_gone(joined: Lab) -> None:
     peer: list[tuple[str, int]] = []
     size = gso_kept(joined, lambda: peer.append(transfer(joined, "a", "s", "192.0.2.80", 8080)))
@@ -339,13 +370,13 @@ def test_megabytes_both_ways_after_the_daemons_have_gone(joined: Lab) -> None:
     assert joined.count(End.HOST, Reason.FORWARDED_OUTWARD) > 0
 
 
-@both_kinds
+@every_way
 def test_a_whole_address(joined: Lab) -> None:
     assert transfer(joined, "b", "s", "192.0.2.80", 8080)[0] == str(WHOLE)
     assert transfer(joined, "s", "b", WHOLE, 22)[0] == "192.0.2.80"
 
 
-@both_kinds
+@every_way
 def test_programs_meet_at_the_gateway(joined: Lab) -> None:
     """Large segments that leave one tunnel for another (RFC 3102 §6.7)."""
     assert transfer(joined, "a", "b", WHOLE, 8080)[0] == str(SHARED)

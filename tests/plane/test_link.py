@@ -16,7 +16,6 @@ from scapy.packet import Raw
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import BindingKey, Owner
 from isthmus.border.effect import Ending, Unbind
-from isthmus.border.ranges import Ranges
 from isthmus.border.realm import Border, End, Realm, TunnelEnd
 from isthmus.border.selector import Kind, Selector
 from isthmus.border.verdict import Reason
@@ -189,8 +188,20 @@ def test_rules_take_all_that_programs_send_at_a_host_end() -> None:
     text = ruleset("isthmus_x", Border(realms=realms, tunnel_ends=(end,)), {PRIVATE: "port1", PUBLIC: "port2"})
     assert 'device "progs"' in text
     assert '    meta protocol ip fwd to "port2"' in text
-    cookie = Selector(realm=PRIVATE, local=Prefix.parse("10.0.0.9"), kind=Kind.COOKIE, values=Ranges.of(7))
-    assert ruleset("isthmus_x", Border(realms=realms), {}, [cookie]).count("fwd") == 0
+
+
+def test_rules_take_tunnels_over_ipv6_and_the_port_where_cookies_are_learned() -> None:
+    realms = (
+        Realm(number=PRIVATE, name="private", interface="near0"),
+        Realm(number=PUBLIC, name="public", interface="pub0"),
+    )
+    end = TunnelEnd(realm=PRIVATE, address=Address.parse("2001:db8::1"), leads_to=PUBLIC)
+    cookie = Selector(realm=PUBLIC, local=Prefix.parse("192.0.2.9"), kind=Kind.COOKIE)
+    text = ruleset(
+        "isthmus_x", Border(realms=realms, tunnel_ends=(end,)), {PRIVATE: "port1", PUBLIC: "port2"}, [cookie]
+    )
+    assert '    ip6 daddr 2001:db8::1 meta l4proto { 4, 47 } fwd to "port1"' in text
+    assert '    ip daddr 192.0.2.9/32 udp dport 500 fwd to "port2"' in text
 
 
 def test_bindings_outside_of_every_claim_are_steered_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,15 +19,18 @@ from pathlib import Path
 
 import pytest
 from pyroute2 import netns
+from scapy.layers.inet6 import IPv6
+from scapy.packet import Raw
 
 from isthmus.border.effect import Bind, Unbind
 from isthmus.border.realm import End
 from isthmus.border.verdict import Reason
-from isthmus.errors import Unsupported
-from isthmus.plane.link.packet import ETH_P_ALL
+from isthmus.errors import PlaneError, Unsupported
+from isthmus.plane.link import pair
+from isthmus.plane.link.packet import ETH_P_ALL, Ipv6Sender, TransmitPort
 from isthmus.plane.link.port import PuntPort
 from isthmus.plane.link.userspace import UserspacePlane
-from plane.fixture import NOW, scene, stage
+from plane.fixture import NOW, build, scene, stage
 
 HERE = Path(__file__).parent
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make network namespaces")
@@ -276,3 +279,51 @@ def test_a_port_replaces_what_a_crash_left_and_survives_its_own_end(namespaces: 
         second.close()
         second.close()
         assert second.vanished
+
+
+@pytest.mark.root
+@ROOT
+def test_a_device_that_another_reads_is_written_to(namespaces: dict[str, str]) -> None:
+    with inside(namespaces["gateway"]):
+        pair.create("istdev", mtu=1480)
+        try:
+            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as program:
+                program.bind(("istdev", ETH_P_ALL))
+                port = TransmitPort("istdevp")
+                packet = build({"ipv4": "192.156.136.22 -> 149.112.240.55", "udp": "53 -> 10000"})
+                assert port.send(packet)
+                assert program.recv(2048)[14:] == packet
+                assert not port.vanished
+        finally:
+            pair.remove("istdev")
+        assert port.vanished
+        assert not port.send(packet)
+        port.close()
+        with pytest.raises(PlaneError, match="no interface"):
+            TransmitPort("istdevp")
+
+
+@pytest.mark.root
+@ROOT
+def test_what_goes_into_a_tunnel_over_ipv6_leaves_by_the_machines_routes(namespaces: dict[str, str]) -> None:
+    with inside(namespaces["gateway"]):
+        run("sh", "-c", "for each in all default; do echo 0 > /proc/sys/net/ipv6/conf/$each/disable_ipv6; done")
+        run("ip", "link", "add", "near6", "type", "veth", "peer", "name", "near6x")
+        try:
+            for end in ("near6", "near6x"):
+                run("sh", "-c", f"echo 0 > /proc/sys/net/ipv6/conf/{end}/disable_ipv6")
+                run("ip", "link", "set", end, "up")
+            run("ip", "address", "add", "2001:db8::1/64", "dev", "near6", "nodad")
+            run("ip", "neighbour", "add", "2001:db8::4", "lladdr", "02:00:00:00:00:09", "dev", "near6")
+            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as wire:
+                wire.bind(("near6x", ETH_P_ALL))
+                wire.settimeout(5)
+                inner = build({"ipv4": "192.156.136.22 -> 149.112.240.55", "udp": "53 -> 10000"})
+                outer = IPv6(src="2001:db8::1", dst="2001:db8::4", nh=4, hlim=64) / Raw(inner)
+                sender = Ipv6Sender()
+                assert sender.send(bytes(outer))
+                frames = iter(lambda: wire.recv(2048), b"")
+                assert next(each[14:] for each in frames if each[20:21] == b"\x04") == bytes(outer)
+                sender.close()
+        finally:
+            run("ip", "link", "del", "near6")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.effect import (
     Bind,
     Deregister,
@@ -35,8 +35,8 @@ from isthmus.border.effect import (
 )
 from isthmus.border.pool import Pool
 from isthmus.border.ranges import Ranges
+from isthmus.border.resource import resource_of
 from isthmus.border.table import BindingTable
-from isthmus.rsip.client import resource_of
 from isthmus.rsip.events import Event
 from isthmus.rsip.gateway import Gateway
 from isthmus.rsip.host import Host
@@ -76,7 +76,13 @@ def make_policy(*, local: int = 1, remote: int = 3, **changes: object) -> Gatewa
 
 
 def make_gateway(policy: GatewayPolicy | None = None, pool: Pool | None = None, **changes: object) -> Gateway:
-    options: dict = {"realm_near": NEAR, "realm": FAR, "tunnel_end": GATEWAY, "tunnel_mtu": 1480, "seed": 7}
+    options: dict = {
+        "realm_near": NEAR,
+        "realm": FAR,
+        "tunnel_ends": {Family.IPV4: GATEWAY},
+        "link_mtu": 1500,
+        "seed": 7,
+    }
     return Gateway(pool=pool or make_pool(), policy=policy or make_policy(), **(options | changes))
 
 
@@ -107,9 +113,14 @@ class Ledger:
                     assert effect.expires_at > before.expires_at
                     self.registrations[effect.owner] = replace(before, expires_at=effect.expires_at)
                 case Bind():
-                    assert effect.binding.key.owner in self.registrations
-                    assert effect.binding.key not in self.leases
-                    self.leases[effect.binding.key] = (effect.binding, effect.lease)
+                    key = effect.binding.key
+                    before = self.registrations[key.owner]
+                    self.registrations[key.owner] = replace(before, last_bind_id=max(before.last_bind_id, key.bind_id))
+                    if key in self.leases:
+                        # A LISTEN shares ports with an older binding, or gives them back: it gains and loses no time.
+                        old, lease = self.leases[key]
+                        assert (old.crossing, lease.expires_at) == (effect.binding.crossing, effect.lease.expires_at)
+                    self.leases[key] = (effect.binding, effect.lease)
                 case Extend():
                     binding, lease = self.leases[effect.key]
                     self.leases[effect.key] = (binding, replace(lease, expires_at=effect.expires_at))

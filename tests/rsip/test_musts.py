@@ -2,7 +2,7 @@
 """The MUSTs of RFC 3102 and 3103 that registration and assignment concern (spec 25), one test each, by name.
 
 What concerns octets is tested in ``tests/wire``, packets in ``tests/plane``, sockets in
-``tests/daemon``; QUERY, LISTEN and RSIPSEC are not served yet.
+``tests/daemon``; LISTEN, QUERY and RSIPSEC in files of their own (``test_gateway_listen`` and so on).
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def test_gateway_must_answer_the_remote_fields_by_the_policy(request_):
     assert (answer.remote_address.address, answer.remote_ports.port_set) == (REMOTE, (80,))
 
 
+@pytest.mark.rfc("3102", "2")
 @pytest.mark.rfc("3103", "9.9.3")
 def test_gateway_must_always_assign_an_address_a_port_a_lease_and_a_tunnel_type():
     talk = raw()
@@ -120,6 +121,7 @@ def test_gateway_must_grant_any_n_ports_all_or_nothing():
     assert code_of(talk.ask(assign_ports(client_id, 40, ports=255))) == 309
 
 
+@pytest.mark.rfc("3103", "9.5.3")
 @pytest.mark.rfc("3103", "9.4.3")
 def test_gateway_must_delete_all_bindings_on_deregistration():
     talk = raw()
@@ -168,6 +170,8 @@ def test_gateway_must_use_counter_0_for_what_is_unasked():
     assert [each.message_counter.value for each in messages] == [0, 0, 0]
 
 
+@pytest.mark.rfc("3103", "10.1")
+@pytest.mark.rfc("3103", "8.11")
 @pytest.mark.rfc("3103", "14")
 def test_gateway_must_require_the_message_counter_on_udp():
     assert code_of(raw().ask(register(None))) == 105
@@ -251,6 +255,7 @@ def test_host_must_have_one_registration_per_gateway(state):
     assert HOST_REFUSAL[state][HostEvent.SEND_REGISTER] == 302
 
 
+@pytest.mark.rfc("3103", "9.5.1")
 @pytest.mark.rfc("3103", "9.5.3")
 @pytest.mark.rfc("3103", "9.13.3")
 @pytest.mark.parametrize("ask", [None, "assign_ports", "assign_address", "deregister"])

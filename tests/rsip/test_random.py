@@ -6,10 +6,33 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isthmus.border.ranges import Ranges
 from isthmus.rsip.host import Host
 from isthmus.wire.rsip.message import emit, parse
-from rsip.conversation import GATEWAY_PEER, START, Conversation, Ledger, Raw, make_gateway
-from rsip.requests import assign_address, assign_ports, client_of, deregister, extend, free, register
+from rsip.conversation import (
+    GATEWAY_PEER,
+    REMOTE,
+    SHARED,
+    START,
+    Conversation,
+    Ledger,
+    Raw,
+    make_gateway,
+    make_pool,
+)
+from rsip.requests import (
+    assign_address,
+    assign_ports,
+    assign_spis,
+    client_of,
+    deregister,
+    extend,
+    free,
+    listen,
+    listen_ike,
+    query,
+    register,
+)
 
 
 def octets_near(valid: list[bytes]):
@@ -37,6 +60,10 @@ def requests(client_id: int) -> list[bytes]:
         register(3),
         assign_ports(client_id, 4, ports=(5000, 5003)),
         assign_address(client_id, 5, remote="www.bar.com"),
+        assign_spis(client_id, 10, spis=3, ports=2),
+        listen(client_id, 11, ports=(5001,)),
+        listen_ike(client_id, 12),
+        query(client_id, REMOTE, "www.bar.com", counter=13),
         extend(client_id, 1, 6, lease=100),
         free(client_id, 1, 7),
         deregister(client_id, 8),
@@ -44,14 +71,18 @@ def requests(client_id: int) -> list[bytes]:
     return [emit(each) for each in made]
 
 
-ANY = make_gateway()
+def pool():
+    return make_pool(spis={SHARED: Ranges.of((0x1000, 0x1FFF))}, ike=[SHARED])
+
+
+ANY = make_gateway(pool=pool())
 CLIENT_ID = client_of(Raw(ANY))
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=80), octets_near(requests(CLIENT_ID))), max_size=12), st.booleans())
 def test_any_octets_get_one_answer_at_most(messages, udp):
-    talk = Raw(make_gateway(), connection=0 if udp else 1)
+    talk = Raw(make_gateway(pool=pool()), connection=0 if udp else 1)
     assert client_of(talk) == CLIENT_ID
     talk.ask(assign_ports(CLIENT_ID, 2))
     for data in messages:
@@ -62,12 +93,15 @@ def test_any_octets_get_one_answer_at_most(messages, udp):
             assert not parse(answer).type.is_request
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_any_octets_leave_a_host_in_order(data):
-    talk = Conversation()
+    talk = Conversation(pool=pool())
     alice = talk.registered()
     alice.assign_ports(4)
+    alice.listen(1)
+    alice.assign_spis(2, 1)
+    alice.query()
     talk.run()
     said = [emit(message) for _, message in talk.sent if not message.type.is_request]
     alice.extend(1)

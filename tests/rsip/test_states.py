@@ -50,6 +50,7 @@ def test_every_state_is_reached_from_unregistered_and_leads_back(table, first, s
     assert all(first in reach(state) for state in states)
 
 
+@pytest.mark.rfc("3103", "15")
 @pytest.mark.parametrize("kind", [kind for kind in MessageType if kind.is_request])
 def test_every_request_asks_for_something(kind):
     assert kind in REQUESTED

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import FOREVER, Owner
 from isthmus.border.effect import Bind, Deregister, Ending, Extend, Prolong, Unbind
-from isthmus.border.pool import Resource
 from isthmus.border.ranges import Ranges
+from isthmus.border.resource import Resource
 from isthmus.border.selector import Kind, Selector
 from isthmus.errors import Conflict
 from isthmus.store import Held, LeaseStore, Tenure
@@ -64,14 +64,16 @@ class StoreContract:
         snapshot = factory.open().load(rested_since=EVER)
         assert (snapshot.registrations, snapshot.bindings, snapshot.answers, snapshot.resting) == ((), (), (), ())
 
+    @pytest.mark.rfc("3102", "3.1")
     def test_what_was_committed_is_there_after_a_restart(self, factory: Factory) -> None:
         registered, bound, remembered = register(ANNA), bind(ANNA, ports("10000-10063")), remember(ANNA)
         factory.open().commit([registered, bound, remembered], now=100.0)
         snapshot = factory.reopen().load(rested_since=EVER)
-        assert snapshot.registrations == (registered.registration,)
+        assert snapshot.registrations == (replace(registered.registration, last_bind_id=1),)
         assert snapshot.bindings == (held(bound),)
         assert snapshot.answers == (remembered,)
 
+    @pytest.mark.rfc("3103", "7.3")
     def test_a_binding_comes_back_field_for_field(self, factory: Factory) -> None:
         @given(effect=binds)
         @settings(deadline=None, max_examples=200)
@@ -85,6 +87,46 @@ class StoreContract:
                 store.commit([Unbind(key=effect.binding.key, ending=Ending.FREED)], now=effect.lease.granted_at)
 
         comes_back()
+
+    def test_the_last_bind_id_of_a_registration_stays_when_its_binding_goes(self, factory: Factory) -> None:
+        store = factory.open()
+        effects = [register(ANNA), bind(ANNA, ports("1"), bind_id=7), bind(ANNA, ports("2"), bind_id=3)]
+        store.commit([bind(BERT, ports("9"), bind_id=4), *effects, unbind(ANNA, 7)], now=100.0)
+        (registration,) = factory.reopen().load(rested_since=EVER).registrations
+        assert registration.last_bind_id == 7
+        store = factory.reopen()
+        store.commit([Deregister(owner=ANNA, ending=Ending.FREED), register(ANNA)], now=101.0)
+        assert store.load(rested_since=EVER).registrations[0].last_bind_id == 0
+
+    def test_ports_that_are_lent_are_held_by_who_listens(self, factory: Factory) -> None:
+        store = factory.open()
+        store.commit([bind(ANNA, ports("1-10"))], now=100.0)
+        lender = replace(ports("2-10"), lent=Ranges.of(1))
+        listening = [bind(ANNA, lender, granted_at=200.0), bind(ANNA, ports("1"), bind_id=2, granted_at=200.0)]
+        store.commit(listening, now=200.0)
+        assert factory.reopen().leases() == tuple(map(held, listening))
+        store = factory.reopen()
+        assert [each.key.bind_id for each in store.who_had(SHARED, port=1, at=300.0)] == [2]
+        assert [each.key.bind_id for each in store.who_had(SHARED, port=1, at=150.0)] == [1]
+        store.commit([unbind(ANNA, 2), bind(ANNA, ports("1-10"), granted_at=400.0)], now=400.0)
+        assert [each.key.bind_id for each in store.who_had(SHARED, port=1, at=500.0)] == [1]
+        assert store.load(rested_since=EVER).resting == ()
+
+    def test_a_lease_may_lend_all_it_has(self, factory: Factory) -> None:
+        store = factory.open()
+        lender = bind(ANNA, replace(ports("1"), values=Ranges(()), lent=Ranges.of(1)))
+        store.commit([lender, bind(ANNA, ports("1"), bind_id=2)], now=100.0)
+        assert factory.reopen().leases()[0] == held(lender)
+        assert [each.key.bind_id for each in factory.reopen().who_had(SHARED, port=None, at=200.0)] == [2]
+
+    def test_ipsec_holds_ports_spis_and_port_500_by_cookie_in_one_binding(self, factory: Factory) -> None:
+        cookie = Selector(realm=PUBLIC, local=Prefix.of(SHARED), kind=Kind.COOKIE)
+        bound = [bind(ANNA, spis("4096-4099"), ports("7"), cookie), bind(BERT, spis("5000"), cookie)]
+        factory.open().commit(bound, now=100.0)
+        store = factory.reopen()
+        assert store.leases() == tuple(map(held, bound))
+        resource = Resource(realm=PUBLIC, address=SHARED, ports=Ranges.of(7), spis=Ranges.of((4096, 4099)), ike=True)
+        assert [each.resource for each in store.who_had(SHARED, port=7, at=200.0)] == [resource]
 
     def test_leases_come_by_owner_and_bind_id(self, factory: Factory) -> None:
         low, high = (Owner(1, Address.parse(text)) for text in ("9.0.0.1", "10.0.0.1"))
@@ -166,17 +208,17 @@ class StoreContract:
             store.commit([bind(BERT, second)], now=101.0)
         assert len(factory.reopen().leases()) == (1 if conflicts else 2)
 
-    def test_cookies_of_64_bits_conflict_like_anything_else(self, factory: Factory) -> None:
-        def cookies(*values: int | tuple[int, int]) -> Selector:
-            return Selector(realm=PUBLIC, local=Prefix.of(SHARED), kind=Kind.COOKIE, values=Ranges.of(*values))
+    def test_identities_of_64_bits_conflict_like_anything_else(self, factory: Factory) -> None:
+        def identities(*values: int | tuple[int, int]) -> Selector:
+            return Selector(realm=PUBLIC, local=Prefix.of(SHARED), kind=Kind.IDENTITY, values=Ranges.of(*values))
 
         store = factory.open()
-        store.commit([bind(ANNA, cookies((1, (1 << 64) - 2)))], now=100.0)
-        store.commit([bind(BERT, cookies(0, (1 << 64) - 1))], now=100.0)
+        store.commit([bind(ANNA, identities((1, (1 << 64) - 2)))], now=100.0)
+        store.commit([bind(BERT, identities(0, (1 << 64) - 1))], now=100.0)
         with pytest.raises(Conflict):
-            store.commit([bind(BERT, cookies(1 << 63), bind_id=2)], now=101.0)
+            store.commit([bind(BERT, identities(1 << 63), bind_id=2)], now=101.0)
         (anna, _) = store.who_had(SHARED, port=None, at=500.0)[::-1]
-        assert anna.resource == Resource(realm=PUBLIC, address=SHARED, ports=Ranges(()))
+        assert anna.resource == Resource(realm=PUBLIC, address=SHARED, identities=Ranges.of((1, (1 << 64) - 2)))
         assert store.who_had(SHARED, port=80, at=500.0) == ()
 
     def test_a_conflict_leaves_nothing_of_the_batch(self, factory: Factory) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from isthmus.address import Address, Family, Prefix
@@ -112,27 +114,36 @@ remotes = st.builds(
 
 
 @st.composite
+def _selectors_of(draw: st.DrawFn, realm: int, local: Prefix, kind: Kind) -> Selector:
+    values = Ranges(()) if kind.is_learned else draw(ranges(kind))
+    lent = draw(ranges(kind)) - values if kind is Kind.PORT and draw(st.booleans()) else Ranges(())
+    if lent and draw(st.booleans()):
+        values = Ranges(())
+    return Selector(realm=realm, local=local, kind=kind, values=values, remote=draw(remotes), lent=lent)
+
+
+@st.composite
 def selectors(draw: st.DrawFn) -> tuple[Selector, ...]:
     realm = draw(numbers32)
     if draw(st.booleans()):
         return (Selector(realm=realm, local=draw(prefixes()), remote=draw(remotes)),)
     local = draw(prefixes(full=True))
     kinds = draw(st.lists(st.sampled_from(Kind), min_size=1, max_size=4))
-    by_kind = [
-        Selector(realm=realm, local=local, kind=kind, values=draw(ranges(kind)), remote=draw(remotes)) for kind in kinds
-    ]
+    by_kind = [draw(_selectors_of(realm, local, kind)) for kind in kinds]
     return (*by_kind, *([Selector(realm=realm, local=local)] if draw(st.booleans()) else []))
 
 
 @st.composite
 def tunnels(draw: st.DrawFn) -> Tunnel:
     family = draw(families.filter(lambda each: each is not Family.SIP))
+    kind = draw(st.sampled_from(TunnelKind))
     return Tunnel(
         realm=draw(numbers32),
         local=draw(addresses(family)),
         remote=draw(addresses(family)),
-        kind=draw(st.sampled_from(TunnelKind)),
+        kind=kind,
         mtu=draw(st.integers(68, 65000)),
+        checksum=kind is TunnelKind.GRE and draw(st.booleans()),
     )
 
 
@@ -165,6 +176,12 @@ _selector = st.one_of(
     st.lists(st.integers(1, 12), min_size=1, max_size=4).map(lambda some: ports(",".join(map(str, sorted(set(some)))))),
     st.tuples(st.integers(0, 9), st.integers(0, 5)).map(lambda p: ports(f"{p[0]}-{p[0] + p[1]}", OTHER)),
     st.integers(1, 12).map(lambda first: spis(f"{first}-{first + 3}")),
+    st.just(Selector(realm=PUBLIC, local=Prefix.of(SHARED), kind=Kind.COOKIE)),
+    st.integers(1, 3).map(
+        lambda value: Selector(realm=PUBLIC, local=Prefix.of(SHARED), kind=Kind.IDENTITY, values=Ranges.of(value))
+    ),
+    st.just(replace(ports("2-5"), lent=Ranges.of((6, 9)))),
+    st.just(replace(ports("2"), values=Ranges(()), lent=Ranges.of(7))),
     st.sampled_from([whole("149.112.240.55"), whole("149.112.240.0/24"), whole("149.112.0.0/16", realm=7)]),
     st.just(ports("1-10", realm=7)),
 )

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from isthmus.border.effect import Durable
+from isthmus.border.ranges import Ranges
 from isthmus.border.selector import Kind
 from isthmus.errors import StoreUnavailable
 from isthmus.store import LeaseStore, open_store, sql
@@ -378,19 +379,49 @@ def applied(path: Path) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM schema_file ORDER BY rowid")]
 
 
+SCHEMA = ["0001_initial.sql", "0002_whole_rsip.sql"]
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = {name: text for name, text in module._schema_files().items() if name == SCHEMA[0]}
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_schema_files", lambda: first)
+        SqliteStore(path).close()
+    with closing(sqlite3.connect(path)) as old:
+        old.execute("INSERT INTO registration VALUES (1, x'0A000004', 41, 1000.0, 1, 3)")
+        old.execute("INSERT INTO registration VALUES (1, x'0A000005', 51, 1000.0, 1, 3)")
+        for number, (bind_id, client_id, ended) in enumerate([(5, 41, 90.0), (4, 41, None), (9, 40, 50.0)], 1):
+            ending = None if ended is None else "freed"
+            row = (number, bind_id, client_id, f"{number}-{number + 3}", ended, ending)
+            old.execute(
+                "INSERT INTO tenure VALUES (?, 1, x'0A000004', ?, ?, 2, 2, x'9570F037', 32, ?, NULL, 10.0, 1000.0, ?, ?)",
+                row,
+            )
+        old.execute("INSERT INTO binding VALUES (2, 1, x'0A000001', x'0A000004', 2, 1476, NULL)")
+        old.execute("INSERT INTO selector VALUES (2, 0, 1, '2-5', NULL, NULL, NULL, 1)")
+        old.commit()
+    with closing(SqliteStore(path)) as store:
+        snapshot = store.load(rested_since=0.0)
+    assert [(each.client_id, each.last_bind_id) for each in snapshot.registrations] == [(41, 5), (51, 0)]
+    ((binding, _),) = [(each.binding, each.lease) for each in snapshot.bindings]
+    assert (str(binding.selectors[0].values), binding.selectors[0].lent) == ("2-5", Ranges(()))
+    assert (binding.crossing.mtu, binding.crossing.checksum) == (1476, False)
+    assert applied(path) == SCHEMA
+
+
 def test_schema_files_are_applied_once_in_order_and_recorded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(path)
-    assert applied(path) == ["0001_initial.sql"]
+    assert applied(path) == SCHEMA
     later = {
-        "0002_a.sql": "CREATE TABLE a (x TEXT);\n-- and; more\nINSERT INTO a VALUES (';');\n",
-        "0003_b.sql": "INSERT INTO a VALUES ('b');",
+        "0008_a.sql": "CREATE TABLE a (x TEXT);\n-- and; more\nINSERT INTO a VALUES (';');\n",
+        "0009_b.sql": "INSERT INTO a VALUES ('b');",
     }
     files = module._schema_files() | later
     monkeypatch.setattr(module, "_schema_files", lambda: files)
     for _ in range(2):
         with closing(SqliteStore(path)) as store:
             assert len(store.leases()) == 101
-    assert applied(path) == ["0001_initial.sql", "0002_a.sql", "0003_b.sql"]
+    assert applied(path) == [*SCHEMA, "0008_a.sql", "0009_b.sql"]
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT x FROM a").fetchall() == [(";",), ("b",)]
 
@@ -398,11 +429,11 @@ def test_schema_files_are_applied_once_in_order_and_recorded(path: Path, monkeyp
 def test_a_schema_file_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(path)
     good = module._schema_files()
-    files = good | {"0002_bad.sql": "CREATE TABLE a (x TEXT);\nINSERT INTO b VALUES (1);\n"}
+    files = good | {"0008_bad.sql": "CREATE TABLE a (x TEXT);\nINSERT INTO b VALUES (1);\n"}
     with monkeypatch.context() as patch:
         patch.setattr(module, "_schema_files", lambda: files)
         assert "no such table: b" in refused(path)
-    assert applied(path) == ["0001_initial.sql"]
+    assert applied(path) == SCHEMA
     with closing(SqliteStore(path)) as store:
         assert len(store.leases()) == 101
 

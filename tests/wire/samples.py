@@ -22,6 +22,7 @@ from isthmus.wire.rsip.parameter import (
     ClientId,
     Error,
     FlowPolicy,
+    IkeIdentity,
     LeaseTime,
     MessageCounter,
     Ports,
@@ -166,6 +167,26 @@ SAMPLES = {
         tunnel_type=IP_IP,
         message_counter=MessageCounter(4),
     ),
+    "P1": m.ListenRequestRsipIke(
+        client_id=ClientId(1),
+        local_address=_PUBLIC,
+        ike_identity=IkeIdentity(kind=2, data=b"peer.example"),
+        remote_address=ANY,
+        remote_ports=Ports.any_of(),
+        message_counter=MessageCounter(5),
+        lease_time=LeaseTime(600),
+    ),
+    "P2": m.ListenResponseRsipIke(
+        client_id=ClientId(1),
+        bind_id=BindId(4),
+        local_address=_PUBLIC,
+        ike_identity=IkeIdentity(kind=2, data=b"peer.example"),
+        remote_address=ANY,
+        remote_ports=Ports.any_of(),
+        tunnel_type=IP_IP,
+        lease_time=LeaseTime(600),
+        message_counter=MessageCounter(5),
+    ),
 }
 
 _TRIMMINGS = {
@@ -178,6 +199,7 @@ _TRIMMINGS = {
     "local_ports": Ports.of([1024, 4000, 65535]),
     "remote_address": RsipAddress.fqdn("peer.example"),
     "remote_ports": Ports.of(range(65281, 65536)),
+    "ike_identity": IkeIdentity(kind=11, data=bytes(range(40))),
     "spi": Spi.of([0x1000, 0xFFFFFFFF]),
     "tunnel_type": RsipTunnelType(TunnelType.GRE),
     "tunnel_endpoint": RsipAddress.of(Address.parse("2001:db8::1")),

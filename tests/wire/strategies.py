@@ -21,6 +21,7 @@ from isthmus.wire.rsip.parameter import (
     ClientId,
     Error,
     FlowPolicy,
+    IkeIdentity,
     Indicator,
     LeaseTime,
     MessageCounter,
@@ -102,6 +103,7 @@ VALUES = {
     Error: u16.map(Error),
     FlowPolicy: st.builds(FlowPolicy, local=u8, remote=u8),
     Indicator: st.builds(Indicator, u8, width=st.sampled_from([1, 2])),
+    IkeIdentity: st.builds(IkeIdentity, kind=st.integers(1, 255), data=st.binary(min_size=1, max_size=40)),
     VendorSpecific: st.builds(VendorSpecific, vendor_id=u16, subtype=u16, value=st.binary(max_size=30)),
     UnknownParameter: st.builds(
         UnknownParameter,

@@ -252,6 +252,7 @@ def test_unknown_address_types_are_refused_by_a_gateway_and_kept_otherwise() -> 
     assert m.emit(message) == octets
 
 
+@pytest.mark.rfc("3102", "3.3")
 @pytest.mark.rfc("3103", "8.12")
 def test_vendor_specific_parameters_may_come_with_any_message() -> None:
     octets = wrap(2, "0c0005 00f1 0001 aa", "0c0004 00f1 0002")

@@ -15,6 +15,7 @@ from isthmus.wire.rsip.parameter import (
     ClientId,
     Error,
     FlowPolicy,
+    IkeIdentity,
     Indicator,
     Parameter,
     Ports,
@@ -188,6 +189,11 @@ def test_a_known_number_is_a_member_and_an_unknown_one_stays() -> None:
         lambda: UnknownParameter(type=1),
         lambda: UnknownParameter(type=256),
         lambda: RsipAddress(addrtype=256),
+        lambda: RsipAddress.fqdn("a" * 256),
+        lambda: IkeIdentity(kind=0, data=b"x"),
+        lambda: IkeIdentity(kind=256, data=b"x"),
+        lambda: IkeIdentity(kind=2, data=b""),
+        lambda: IkeIdentity(kind=2, data=bytes(1025)),
         lambda: Spi(count=0),
     ],
 )
@@ -207,4 +213,4 @@ def test_every_error_has_a_sentence() -> None:
 
 @pytest.mark.rfc("3103", "9")
 def test_requests_are_told_from_responses() -> None:
-    assert {kind.value for kind in MessageType if kind.is_request} == {2, 4, 6, 8, 10, 12, 14, 16, 22}
+    assert {kind.value for kind in MessageType if kind.is_request} == {2, 4, 6, 8, 10, 12, 14, 16, 22, 241}

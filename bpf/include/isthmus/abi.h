@@ -15,8 +15,11 @@
  *                 │
  *    (realm, address) ──▶ addresses ──▶ slices[first + (port >> shift)]      one word: the
  *                 │                        │ endpoint, deadline, flags       whole answer
- *                 │                        └─ SPLIT ──▶ by_demux             one port, one SPI,
- *                 │                                                          or a remote limit
+ *                 │                        └─ SPLIT ──▶ by_demux             one port, or a remote
+ *                 │                                                          limit
+ *                 ├──────────▶ by_spi                                        SPIs, by aligned blocks
+ *                 ├──────────▶ by_demux, HOLDER                              what an owner sends in
+ *                 │                                                          ESP and AH
  *                 └──────────▶ by_prefix                                     held whole
  *                                  │
  *                                  └──▶ endpoints[number] ──▶ the tunnel
@@ -52,8 +55,15 @@ enum reason {
 	FORGED_QUOTE = 21,
 	FORBIDDEN_DESTINATION = 22,
 	NO_ROUTE = 23,
+	HELD = 24,
+	FRAGMENT_OVERLAP = 25,
+	FRAGMENT_TIMEOUT = 26,
+	FRAGMENT_LIMIT = 27,
+	UNKNOWN_COOKIE = 28,
+	COOKIE_IN_USE = 29,
+	NO_IDENTIFIER = 30,
 };
-#define REASONS 32 /* room in the counters */
+#define REASONS 64 /* room in the counters */
 
 /* border/realm.py End. */
 enum end {
@@ -66,6 +76,16 @@ enum kind {
 	PORT = 1,
 	SPI = 2,
 	COOKIE = 3,
+	IDENTITY = 4,
+};
+
+/* What the kind of a demux_key may be besides. No packet has these. */
+enum index_kind {
+	/*
+	 * By whose right ESP and AH are sent, which carry the peer's SPI (border/table.py lookup_holder): the value is
+	 * the owner's tag; at a host also 0, for whomever the address is leased from.
+	 */
+	HOLDER = 255,
 };
 
 /* border/crossing.py TunnelKind: RSIP's numbers (RFC 3103 §8.6). */
@@ -91,12 +111,15 @@ struct interface {
 	__be32 realm;
 	__u32 end;
 	__u32 flags;
-	struct tunnel_end first; /* of the realm's tunnel ends; end 0: it has none */
+	struct tunnel_end first; /* of the realm's tunnel ends of IPv4; end 0: it has none */
 	__be32 first_address[4]; /* of that; the others are looked up */
+	struct tunnel_end first6; /* and the same of IPv6; end 0: it has none at all */
+	__be32 first6_address[4];
 };
 
 enum interface_flag {
-	INTERFACE_BARE = 1, /* packets begin with the IP header: TUN, WireGuard */
+	INTERFACE_BARE = 1,	    /* packets begin with the IP header: TUN, WireGuard */
+	INTERFACE_TUNNELS_ONLY = 2, /* IPv4 is not the realm's family: what comes in no tunnel passes */
 };
 
 /* realms: number modulo REALMS -> the way into it. */
@@ -104,6 +127,7 @@ struct realm {
 	__be32 number;
 	__u32 interface; /* ifindex; 0: none */
 	__u32 punt;	 /* ifindex of the port to the reference plane; 0: none */
+	__u32 mtu;	 /* of the interface: what comes out of a tunnel has to fit */
 };
 #define REALMS 1024
 
@@ -116,11 +140,18 @@ struct prefix_key {
 /* by_demux: one discriminator of one address. */
 struct demux_key {
 	struct place place;
-	__u32 kind;
+	__u32 kind; /* enum kind, enum index_kind */
 	__u64 value;
 };
 
-/* What by_prefix and by_demux hold. */
+/* by_spi: longest-prefix match over realm, address and SPI. */
+struct spi_key {
+	__u32 length; /* bits: 160 for the place, then the block's */
+	struct place place;
+	__be32 spi;
+};
+
+/* What by_prefix, by_spi and by_demux hold. */
 struct binding {
 	__u32 endpoint; /* 0: claimed by a pool, held by nobody */
 	__u32 deadline; /* CLOCK_BOOTTIME, whole seconds; BINDING_FOREVER */
@@ -136,6 +167,9 @@ enum binding_flag {
 	BINDING_CONTACTED = 2, /* admits contacted peers only */
 	BINDING_REMOTE_NETWORK = 4,
 	BINDING_REMOTE_PORT = 8,
+	BINDING_PORT = 16,  /* found by a port */
+	BINDING_SLICE = 32, /* and the binding holds the whole slice around that */
+	BINDING_ASK = 64,   /* of a HOLDER: several bindings, each with a limit on the peer; the reference plane chooses */
 };
 #define BINDING_FOREVER 0xffffffffU
 #define BINDING_REMOTE_NEVER 255
@@ -146,12 +180,14 @@ struct address {
 	__u32 slice_shift;
 	__u32 held; /* bindings that hold something of it by value */
 	__u32 flags;
-	__u32 spi_first; /* the SPIs that a pool claims, with ADDRESS_SPIS_CLAIMED */
+	__u32 spi_first; /* the SPIs that a pool claims, with ADDRESS_SPIS_CLAIMED or ADDRESS_SPIS_SEVERAL */
 	__u32 spi_last;
 };
 
 enum address_flag {
 	ADDRESS_SPIS_CLAIMED = 1,
+	ADDRESS_SPIS_SEVERAL = 2, /* not all from the first to the last: the reference plane knows which */
+	ADDRESS_COOKIES = 4,	  /* UDP port 500 is told apart by cookies, which the reference plane learns */
 };
 #define ADDRESS_UNSLICED 0xffffffffU
 
@@ -193,6 +229,8 @@ struct endpoint {
 
 enum endpoint_flag {
 	ENDPOINT_REGISTERED = 1, /* the other end is the owner itself, and has registered */
+	ENDPOINT_IPV6 = 2,	 /* the outer header is IPv6 */
+	ENDPOINT_CHECKSUM = 4,	 /* GRE with a checksum, which the reference plane writes */
 };
 
 /* owners: place in the near realm -> who that is. */
@@ -226,6 +264,19 @@ struct bucket {
 	__u32 words[CONTACT_WORDS];
 };
 
+/* paths: what an owner sent in ESP or AH, as an ICMP error quotes it -> who that was. The longest unused go first. */
+struct path_key {
+	__be32 realm;
+	__be32 local[4];
+	__be32 remote[4];
+	__u32 protocol;
+	__u32 spi; /* the peer's */
+};
+struct path {
+	__u32 owner; /* the owner's tag */
+};
+#define PATHS (1 << 16)
+
 /* events: one violation (border/verdict.py Violation). */
 struct event {
 	__u32 reason;
@@ -245,6 +296,7 @@ struct event {
 enum event_flag {
 	EVENT_FLOW = 1,	       /* the inner packet could be read */
 	EVENT_REMOTE_PORT = 2, /* and names the peer's port */
+	EVENT_IPV6 = 4,	       /* the owner's address is one of IPv6 */
 };
 
 /* limited: how many events this processor has told of in this second. */
@@ -263,6 +315,7 @@ struct about {
 struct declared {
 	enum end end;
 	enum kind kind;
+	enum index_kind index_kind;
 	enum tunnel_kind tunnel_kind;
 	enum interface_flag interface_flag;
 	enum binding_flag binding_flag;

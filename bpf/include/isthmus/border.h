@@ -14,24 +14,10 @@
 
 #include <isthmus/contact.h>
 #include <isthmus/icmp_relay.h>
+#include <isthmus/identification.h>
 #include <isthmus/lookup.h>
 #include <isthmus/tunnel.h>
 #include <isthmus/verdict.h>
-
-/* A packet that came out of a tunnel, and how. */
-struct arrival {
-	struct ipv4 outer;
-	struct ipv4 inner;
-	struct ends both;
-	struct flow flow;
-	struct entry entry;
-	__be32 leads_to;
-};
-
-static __always_inline struct endpoint *endpoint_of(const struct entry *entry)
-{
-	return bpf_map_lookup_elem(&endpoints, &entry->endpoint);
-}
 
 /* Check deadline and peer of a packet toward a binding; 0 if it may go on (RFC 3103 §6, §7.2). */
 static __always_inline enum reason admission(const struct entry *entry, const struct endpoint *tunnel,
@@ -47,29 +33,60 @@ static __always_inline enum reason admission(const struct entry *entry, const st
 	return refused;
 }
 
+/* Put a packet into a tunnel over IPv6, and send it on. */
+static __noinline int into_tunnel6(struct __sk_buff *skb, struct ingress *from, const struct ipv4 *packet,
+				   const struct endpoint *tunnel, enum reason why)
+{
+	enum reason refused;
+
+	if (!from || !packet || !tunnel)
+		return TC_ACT_SHOT;
+	refused = encapsulate6(skb, from, packet, tunnel);
+	if (refused)
+		return refused == PUNTED ? punt(skb, from, NO_ROUTE) : drop(skb, refused);
+	return forward6(skb, from, realm_of(tunnel->realm), why);
+}
+
+/* Put a packet, which has been amended, into its tunnel, and send it on (RFC 2003 §3.1; RFC 2473 §3). */
+static __always_inline int into_tunnel(struct __sk_buff *skb, struct ingress *from, const struct ipv4 *packet,
+				       const struct endpoint *tunnel, enum reason why)
+{
+	enum reason refused;
+	struct outer outer;
+
+	if (tunnel->flags & ENDPOINT_CHECKSUM)
+		return punt(skb, from, NO_ROUTE);
+	if (tunnel->flags & ENDPOINT_IPV6)
+		return into_tunnel6(skb, from, packet, tunnel, why);
+	refused = encapsulate(skb, from->link, from->over6, packet, tunnel, &outer);
+	if (refused)
+		return refused == PUNTED ? punt(skb, from, NO_ROUTE) : drop(skb, refused);
+	return forward(skb, from, realm_of(tunnel->realm), &outer.ip, why);
+}
+
 /* Check deadline, peer, TTL and size, and put a packet into its tunnel (RFC 3103 §6, §7.2; RFC 2003 §3.1). */
 static __always_inline int inward(struct __sk_buff *skb, struct ingress *from, struct ipv4 *packet,
 			     const struct flow *flow, const struct entry *entry)
 {
 	struct endpoint *tunnel;
 	enum reason refused;
-	struct outer outer;
 
 	if (!from || !packet || !flow || !entry)
 		return TC_ACT_SHOT;
 	tunnel = endpoint_of(entry);
 	if (!tunnel)
 		return drop(skb, NO_BINDING);
+	if (entry->flags & BINDING_ASK)
+		return punt(skb, from, NO_ROUTE);
 	refused = admission(entry, tunnel, flow, from->now);
 	if (refused)
 		return drop(skb, refused);
 	if (packet->raw.ttl <= 1)
 		return punt(skb, from, TTL_EXCEEDED);
-	if (wire_octets(skb, packet) > tunnel->mtu)
-		return forbids_fragments(packet) ? punt(skb, from, TOO_BIG) : drop(skb, TOO_BIG);
-	if (!amend(skb, packet, packet->raw.tos, true) || !encapsulate(skb, from->link, packet, tunnel, &outer))
-		return drop(skb, MALFORMED);
-	return forward(skb, from, tunnel->realm, &outer.ip, FORWARDED_INWARD);
+	if (is_too_big(skb, packet, tunnel->mtu))
+		return punt(skb, from, TOO_BIG);
+	amend(packet, packet->raw.tos, true);
+	return into_tunnel(skb, from, packet, tunnel, FORWARDED_INWARD);
 }
 
 /* Take a packet from outside to the holder of its destination (RFC 3102 §3.2, §6.2; RFC 3103 §7.3). */
@@ -81,20 +98,22 @@ static __noinline int toward_binding(struct __sk_buff *skb, struct ingress *from
 
 	if (!from || !packet)
 		return TC_ACT_SHOT;
-	/* Deviation: RFC 3102 §3.1 and §6.3 want fragments reassembled. */
 	if (is_fragment(packet) || is_cut_off(packet)) {
 		if (!is_meant(from->realm, packet->raw.daddr))
 			return pass(skb);
-		return drop(skb, is_fragment(packet) ? FRAGMENT : MALFORMED);
+		return is_fragment(packet) ? punt(skb, from, FRAGMENT) : drop(skb, MALFORMED);
 	}
 	ends(skb, packet, &both);
 	if (is_request(&both))
-		return pass(skb);
+		return is_meant(from->realm, packet->raw.daddr) ? punt(skb, from, NO_BINDING) : pass(skb);
 	if (is_forged_inward(packet, &both))
 		return is_meant(from->realm, packet->raw.daddr) ? drop(skb, FORGED_QUOTE) : pass(skb);
 	orient(&both, from->realm, DESTINATION, &flow);
-	if (!lookup(&flow, &entry))
+	if (!lookup_inward(&both, &flow, &entry)) {
+		if (may_be_known(&flow, both.protocol))
+			return punt(skb, from, NO_BINDING);
 		return entry.flags & BINDING_CLAIMED ? drop(skb, NO_BINDING) : pass(skb);
+	}
 	if (!checksum_ok(skb, packet))
 		return drop(skb, MALFORMED);
 	return inward(skb, from, packet, &flow, &entry);
@@ -105,44 +124,54 @@ static __noinline int from_program(struct __sk_buff *skb, struct ingress *from, 
 {
 	struct endpoint *tunnel;
 	enum reason refused;
-	struct outer outer;
 	struct entry entry;
 	struct ends both;
 	struct flow flow;
+	bool found;
 
 	if (!from || !packet)
 		return TC_ACT_SHOT;
 	if (is_fragment(packet))
-		return drop(skb, FRAGMENT);
+		return punt(skb, from, FRAGMENT);
 	if (is_cut_off(packet))
 		return drop(skb, MALFORMED);
 	ends(skb, packet, &both);
+	if (has_identifier(&both))
+		return punt(skb, from, NO_ROUTE);
 	orient(&both, from->realm, SOURCE, &flow);
-	if (!lookup(&flow, &entry))
+	found = flow.kind == SPI && !both.quoted ? lookup_any_holder(&flow, &entry) : lookup(&flow, &entry);
+	tunnel = found ? endpoint_of(&entry) : 0;
+	if (!tunnel) {
+		if (may_be_known(&flow, both.protocol))
+			return punt(skb, from, NO_ROUTE);
 		return drop(skb, is_held_in_part(flow.realm, flow.local) ? SOURCE_PORT_NOT_LEASED :
 									   SOURCE_ADDRESS_NOT_LEASED);
-	tunnel = endpoint_of(&entry);
-	if (!tunnel)
-		return drop(skb, SOURCE_ADDRESS_NOT_LEASED);
+	}
+	if (entry.flags & BINDING_ASK)
+		return punt(skb, from, NO_ROUTE);
 	if (expired(&entry, from->now))
 		return drop(skb, LEASE_EXPIRED);
 	refused = remote_limit(&entry, &flow);
 	if (refused)
 		return drop(skb, refused);
-	if (wire_octets(skb, packet) > tunnel->mtu)
-		return drop(skb, TOO_BIG);
-	if (!encapsulate(skb, from->link, packet, tunnel, &outer))
-		return drop(skb, MALFORMED);
-	return forward(skb, from, tunnel->realm, &outer.ip, FORWARDED_OUTWARD);
+	if (is_too_big(skb, packet, tunnel->mtu))
+		return punt(skb, from, TOO_BIG);
+	return into_tunnel(skb, from, packet, tunnel, FORWARDED_OUTWARD);
+}
+
+/* Whether a tunnel is of another type or outer family than the one that a packet came in (RFC 3103 §10.4). */
+static __always_inline bool is_other_tunnel(const struct endpoint *tunnel, const struct ingress *from)
+{
+	return from->kind != tunnel->kind || from->over6 != !!(tunnel->flags & ENDPOINT_IPV6);
 }
 
 /* Check deadline, tunnel type and peer of a tunnelled packet; 0 if all is well (RFC 3103 §6, §7.2, §10.4). */
 static __always_inline enum reason use(const struct entry *entry, const struct endpoint *tunnel,
-				       const struct flow *flow, __u32 kind, __u32 now)
+				       const struct flow *flow, const struct ingress *from)
 {
-	if (expired(entry, now))
+	if (expired(entry, from->now))
 		return LEASE_EXPIRED;
-	if (kind != tunnel->kind)
+	if (is_other_tunnel(tunnel, from))
 		return WRONG_TUNNEL_TYPE;
 	return remote_limit(entry, flow);
 }
@@ -155,44 +184,50 @@ static __noinline int hairpin(struct __sk_buff *skb, struct ingress *from, struc
 {
 	struct endpoint *tunnel;
 	enum reason refused;
-	struct outer outer;
 	int tos;
 
 	if (!from || !arrival)
 		return TC_ACT_SHOT;
 	if (is_request(&arrival->both))
-		return drop(skb, NO_BINDING);
+		return punt(skb, from, NO_BINDING);
 	if (is_forged_inward(&arrival->inner, &arrival->both))
 		return drop(skb, FORGED_QUOTE);
 	orient(&arrival->both, arrival->leads_to, DESTINATION, &arrival->flow);
-	if (!lookup(&arrival->flow, &arrival->entry))
+	if (!lookup_inward(&arrival->both, &arrival->flow, &arrival->entry)) {
+		if (may_be_known(&arrival->flow, arrival->both.protocol))
+			return punt(skb, from, NO_BINDING);
 		return arrival->entry.flags & BINDING_CLAIMED ? drop(skb, NO_BINDING) : TC_ACT_UNSPEC;
+	}
 	tunnel = endpoint_of(&arrival->entry);
 	if (!tunnel)
 		return drop(skb, NO_BINDING);
+	if (arrival->entry.flags & BINDING_ASK)
+		return punt(skb, from, NO_ROUTE);
 	refused = admission(&arrival->entry, tunnel, &arrival->flow, from->now);
 	if (refused)
 		return drop(skb, refused);
-	if (wire_octets(skb, &arrival->inner) > tunnel->mtu)
-		return forbids_fragments(&arrival->inner) ? punt(skb, from, TOO_BIG) : drop(skb, TOO_BIG);
+	if (is_too_big(skb, &arrival->inner, tunnel->mtu))
+		return punt(skb, from, TOO_BIG);
 	/* A large segment is marked with the tunnel type it came in, and Linux cannot mark it anew: the port cuts it up. */
-	if (skb->gso_size && tunnel->kind != from->kind)
+	if (skb->gso_size && is_other_tunnel(tunnel, from))
 		return punt(skb, from, TOO_BIG);
 	tos = egress_tos(arrival->outer.raw.tos, arrival->inner.raw.tos);
-	if (!amend(skb, &arrival->inner, tos, true) ||
-	    !encapsulate(skb, from->link, &arrival->inner, tunnel, &outer))
-		return drop(skb, MALFORMED);
-	return forward(skb, from, tunnel->realm, &outer.ip, FORWARDED_INWARD);
+	amend(&arrival->inner, tos, true);
+	return into_tunnel(skb, from, &arrival->inner, tunnel, FORWARDED_INWARD);
 }
 
 /* Let a host's packet out into the realm that its source is leased from (RFC 3102 §2; RFC 2003 §3). */
 static __always_inline int outward(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival, __u32 owner)
 {
+	__u32 flags = arrival->entry.flags;
+	__u8 shift = arrival->entry.slice_shift;
+	struct realm *realm;
+	enum reason refused;
 	int tos, turned;
 
-	if (!from || !arrival)
-		return TC_ACT_SHOT;
 	note_contact(owner, &arrival->flow, from->now);
+	if (arrival->both.kind == SPI && !arrival->both.quoted)
+		note_path(&arrival->flow, arrival->both.protocol, owner);
 	if (arrival->inner.raw.ttl <= 1)
 		return punt(skb, from, TTL_EXCEEDED);
 	if (is_meant(arrival->leads_to, arrival->inner.raw.daddr)) {
@@ -200,23 +235,54 @@ static __always_inline int outward(struct __sk_buff *skb, struct ingress *from, 
 		if (turned != TC_ACT_UNSPEC)
 			return turned;
 	}
+	realm = realm_of(arrival->leads_to);
+	if (realm && is_too_big(skb, &arrival->inner, realm->mtu))
+		return punt(skb, from, TOO_BIG);
 	tos = egress_tos(arrival->outer.raw.tos, arrival->inner.raw.tos);
-	if (!amend(skb, &arrival->inner, tos, true) || !emerge(skb, from->link, &arrival->inner))
-		return drop(skb, MALFORMED);
-	return forward(skb, from, arrival->leads_to, &arrival->inner.raw, FORWARDED_OUTWARD);
+	amend(&arrival->inner, tos, true);
+	identify(&arrival->inner, &arrival->both, flags, shift, realm && arrival->inner.total > realm->mtu);
+	refused = emerge(skb, from->link, from->over6, &arrival->inner);
+	if (refused)
+		return refused == PUNTED ? punt(skb, from, NO_ROUTE) : drop(skb, refused);
+	return forward(skb, from, realm, &arrival->inner.raw, FORWARDED_OUTWARD);
 }
 
 /* Give a packet to the programs that use its binding: the host's mirror (RFC 3102 §3.1). */
-static __always_inline int deliver_inner(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival, __u32 device)
+static __always_inline int deliver_inner(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival,
+					 const struct endpoint *tunnel)
 {
+	__u32 device = tunnel->device;
+	enum reason refused;
 	int tos;
 
 	if (!from || !arrival)
 		return TC_ACT_SHOT;
+	if (is_too_big(skb, &arrival->inner, tunnel->mtu))
+		return punt(skb, from, TOO_BIG);
 	tos = egress_tos(arrival->outer.raw.tos, arrival->inner.raw.tos);
-	if (!amend(skb, &arrival->inner, tos, false) || !emerge(skb, from->link, &arrival->inner))
-		return drop(skb, MALFORMED);
+	amend(&arrival->inner, tos, false);
+	refused = emerge(skb, from->link, from->over6, &arrival->inner);
+	if (refused)
+		return refused == PUNTED ? punt(skb, from, NO_ROUTE) : drop(skb, refused);
 	return deliver(skb, from, arrival->leads_to, device, arrival->inner.raw.daddr);
+}
+
+/* Say why a host may not send what it sent, or leave it to the reference plane (RFC 3103 §7, §10.4). */
+static __noinline int refuse(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival, __u32 owner,
+			     bool at_gateway)
+{
+	enum reason refused;
+
+	if (!from || !arrival)
+		return TC_ACT_SHOT;
+	if (may_be_known(&arrival->flow, arrival->both.protocol))
+		return punt(skb, from, NO_ROUTE);
+	if (!at_gateway)
+		return drop(skb, NOT_OUR_LEASE);
+	refused = refusal(&arrival->flow, owner, arrival->inner.raw.saddr, is_error(&arrival->both));
+	if (refused == SOURCE_ADDRESS_NOT_LEASED || refused == SOURCE_PORT_NOT_LEASED)
+		return violation(skb, from, &arrival->flow, refused);
+	return drop(skb, refused);
 }
 
 /* Check that the sender of a packet out of a tunnel may use its binding (RFC 3103 §7, §10.4). */
@@ -224,87 +290,131 @@ static __always_inline int by_holder(struct __sk_buff *skb, struct ingress *from
 				     const struct endpoint *tunnel, __u32 owner, bool at_gateway)
 {
 	enum reason refused;
-	bool forged, reported;
+	bool forged;
 
+	if (!at_gateway && has_identifier(&arrival->both))
+		return punt(skb, from, NO_ROUTE);
 	forged = at_gateway ? is_forged_outward(&arrival->inner, &arrival->both) :
 			      is_forged_inward(&arrival->inner, &arrival->both);
-	if (!tunnel || tunnel->owner != owner || forged) {
-		if (!at_gateway)
-			return drop(skb, NOT_OUR_LEASE);
-		refused = refusal(&arrival->flow, owner, arrival->inner.raw.saddr, is_error(&arrival->both));
-		reported = refused == SOURCE_ADDRESS_NOT_LEASED || refused == SOURCE_PORT_NOT_LEASED;
-	} else {
-		refused = use(&arrival->entry, tunnel, &arrival->flow, from->kind, from->now);
-		reported = at_gateway && refused != LEASE_EXPIRED;
-	}
-	if (refused && reported)
+	if (!tunnel || tunnel->owner != owner || forged)
+		return refuse(skb, from, arrival, owner, at_gateway);
+	if (arrival->entry.flags & BINDING_ASK)
+		return punt(skb, from, NO_ROUTE);
+	refused = use(&arrival->entry, tunnel, &arrival->flow, from);
+	if (refused && at_gateway && refused != LEASE_EXPIRED)
 		return violation(skb, from, &arrival->flow, refused);
-	if (refused || !tunnel)
+	if (refused)
 		return drop(skb, refused);
-	return at_gateway ? outward(skb, from, arrival, owner) : deliver_inner(skb, from, arrival, tunnel->device);
+	return at_gateway ? outward(skb, from, arrival, owner) : deliver_inner(skb, from, arrival, tunnel);
 }
 
-/* Read a packet out of its tunnel; 0 or why it is dropped, whoever sent it (RFC 2003 §3; RFC 1812 §5.3.7). */
+/* Read a packet out of its tunnel; 0 or why it is dropped or punted, whoever sent it (RFC 2003 §3; RFC 1812 §5.3.7). */
 static __always_inline enum reason open(struct __sk_buff *skb, struct arrival *arrival, bool at_gateway)
 {
 	enum reason refused = decapsulate(skb, &arrival->outer, &arrival->inner);
 
 	if (refused)
 		return refused;
-	if (at_gateway && is_no_host(arrival->inner.raw.daddr))
+	if (at_gateway && is_forbidden(arrival->inner.raw.daddr, arrival->inner.raw.protocol))
 		return FORBIDDEN_DESTINATION;
+	if (at_gateway && is_multicast(arrival->inner.raw.daddr))
+		return PUNTED;
 	ends(skb, &arrival->inner, &arrival->both);
 	orient(&arrival->both, arrival->leads_to, at_gateway ? SOURCE : DESTINATION, &arrival->flow);
 	return 0;
+}
+
+/* Whether what a packet carries is the peer's SPI, so that its sender has to hold some other. */
+static __always_inline bool has_other_spi(const struct ends *both, bool at_gateway)
+{
+	return both->kind == SPI && both->quoted != at_gateway;
 }
 
 /*
  * Take a packet out of its tunnel and check that its sender may send it (RFC 3102 §2; RFC 3103 §7, §10.4).
  * Whether the sender is known comes before all that is wrong within, but is asked last: the binding knows it.
  */
-static __always_inline int from_tunnel(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival, __u32 end)
+static __always_inline int from_tunnel(struct __sk_buff *skb, struct ingress *from, struct arrival *arrival,
+				       const struct ipv6hdr *outer6, __u32 end)
 {
 	struct endpoint *tunnel = 0;
 	bool at_gateway = end == GATEWAY;
+	bool other_spi = false;
 	enum reason refused;
 	__u32 owner;
 
-	if (!checksum_ok(skb, &arrival->outer))
-		return drop(skb, MALFORMED);
-	if (is_fragment(&arrival->outer))
-		return drop(skb, FRAGMENT);
 	refused = open(skb, arrival, at_gateway);
-	if (!refused && lookup(&arrival->flow, &arrival->entry))
-		tunnel = endpoint_of(&arrival->entry);
-	owner = sender(from->realm, arrival->outer.raw.saddr, tunnel);
+	if (!refused) {
+		other_spi = has_other_spi(&arrival->both, at_gateway);
+		if (!other_spi && lookup(&arrival->flow, &arrival->entry))
+			tunnel = endpoint_of(&arrival->entry);
+	}
+	owner = outer6 ? sender6(from->realm, outer6, tunnel) : sender(from->realm, arrival->outer.raw.saddr, tunnel);
 	if (!owner)
 		return at_gateway ? violation(skb, from, 0, UNREGISTERED) : drop(skb, UNKNOWN_TUNNEL_PEER);
 	if (refused)
-		return drop(skb, refused);
+		return refused == PUNTED ? punt(skb, from, FRAGMENT) : drop(skb, refused);
+	if (other_spi && lookup_holder(&arrival->flow, owner, &arrival->entry))
+		tunnel = endpoint_of(&arrival->entry);
 	return by_holder(skb, from, arrival, tunnel, owner, at_gateway);
 }
 
 /* Send a packet its way: from a tunnel, toward a binding, or none of ours (RFC 3102 §3.2). */
-static __always_inline int decide(struct __sk_buff *skb, struct ingress *from, const struct interface *interface)
+static __always_inline int decide(struct __sk_buff *skb, struct ingress *from, const struct interface *interface,
+				  struct arrival *arrival)
 {
 	struct cursor cursor = { from->link, skb->len };
 	const struct tunnel_end *tunnel;
-	struct arrival arrival = {};
 
-	if (!parse_ipv4(skb, cursor, &arrival.outer))
+	if (!parse_ipv4(skb, cursor, &arrival->outer))
 		return pass(skb);
-	from->sender = arrival.outer.raw.saddr;
-	from->kind = tunnel_kind(&arrival.outer);
+	from->kind = tunnel_kind(arrival->outer.raw.protocol);
 	if (from->kind) {
-		tunnel = tunnel_end(interface, arrival.outer.raw.daddr);
+		tunnel = tunnel_end(interface, arrival->outer.raw.daddr);
 		if (tunnel) {
-			arrival.leads_to = tunnel->leads_to;
-			return from_tunnel(skb, from, &arrival, tunnel->end);
+			if (!checksum_ok(skb, &arrival->outer))
+				return drop(skb, MALFORMED);
+			if (is_fragment(&arrival->outer))
+				return punt(skb, from, FRAGMENT);
+			arrival->leads_to = tunnel->leads_to;
+			return from_tunnel(skb, from, arrival, 0, tunnel->end);
 		}
 	}
+	if (interface->flags & INTERFACE_TUNNELS_ONLY)
+		return pass(skb);
 	if (from->end == HOST)
-		return from_program(skb, from, &arrival.outer);
-	return toward_binding(skb, from, &arrival.outer);
+		return from_program(skb, from, &arrival->outer);
+	return toward_binding(skb, from, &arrival->outer);
+}
+
+/* The same of IPv6, where only what comes from a tunnel is ours (RFC 2473). */
+static __noinline int decide6(struct __sk_buff *skb, struct ingress *from, const struct interface *interface)
+{
+	struct scratch *mine = this_scratch();
+	const struct tunnel_end *tunnel;
+	struct arrival *arrival;
+	struct cursor cursor;
+	int protocol;
+
+	if (!mine || !from || !interface)
+		return TC_ACT_SHOT;
+	arrival = &mine->arrival;
+	cursor.at = from->link;
+	cursor.end = skb->len;
+	if (!parse_ipv6(skb, cursor, &mine->outer, &arrival->outer))
+		return pass(skb);
+	tunnel = tunnel_end6(interface, &mine->outer);
+	if (!tunnel)
+		return pass(skb);
+	protocol = tunnelled6(skb, arrival->outer.at + arrival->outer.header, arrival->outer.raw.protocol);
+	if (protocol == IPPROTO_FRAGMENT)
+		return punt(skb, from, FRAGMENT);
+	from->kind = tunnel_kind(protocol);
+	from->over6 = true;
+	if (!from->kind)
+		return pass(skb);
+	arrival->leads_to = tunnel->leads_to;
+	return from_tunnel(skb, from, arrival, &mine->outer, tunnel->end);
 }
 
 #endif

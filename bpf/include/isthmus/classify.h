@@ -49,7 +49,9 @@ struct ends {
 	__u8 has_ports;
 	__u8 icmp_type;
 	__u8 quoted; /* read, mirrored, from an ICMP error's quote */
+	__u8 protocol; /* of the packet, or of the quoted one */
 };
+#define IKE_PORT 500
 
 /* What a packet says about itself, seen from the binding that it would match. */
 struct flow {
@@ -120,6 +122,7 @@ static __noinline bool quoted_ends(struct __sk_buff *skb, __u32 at, __u32 end, s
 	struct iphdr raw;
 	struct icmp head;
 	__u32 header, total;
+	__u8 kind = PORT;
 
 	if (!both || !parse_octets(skb, &cursor, &raw, sizeof(raw)) || raw.version != 4)
 		return false;
@@ -143,15 +146,30 @@ static __noinline bool quoted_ends(struct __sk_buff *skb, __u32 at, __u32 end, s
 		if (!parse_octets(skb, &cursor, &head, sizeof(head)) || !is_icmp_query(head.type))
 			return false;
 		both->src_value = both->dst_value = bpf_ntohs(head.identifier);
+	} else if (raw.protocol == IPPROTO_ESP || raw.protocol == IPPROTO_AH) {
+		__be32 spi;
+
+		if (raw.protocol == IPPROTO_AH)
+			cursor.at += 4;
+		if (!parse_octets(skb, &cursor, &spi, sizeof(spi)))
+			return false;
+		both->src_value = both->dst_value = bpf_ntohl(spi);
+		kind = SPI;
 	} else {
-		/* Silent: an error about an ESP packet quotes the peer's SPI, which says nothing about the leased one. */
 		return false;
 	}
 	both->src = raw.daddr;
 	both->dst = raw.saddr;
-	both->kind = PORT;
+	both->kind = kind;
 	both->quoted = true;
+	both->protocol = raw.protocol;
 	return true;
+}
+
+/* Whether only the host itself can tell whose it is: identifiers are translated there (docs/data-plane.md). */
+static __always_inline bool has_identifier(const struct ends *both)
+{
+	return both->protocol == IPPROTO_ICMP && both->kind == PORT;
 }
 
 /* Read both ends of an ICMP message (RFC 792; RFC 3102 §6.2). */
@@ -180,6 +198,7 @@ static __always_inline void ends(struct __sk_buff *skb, const struct ipv4 *packe
 	both->src = packet->raw.saddr;
 	both->dst = packet->raw.daddr;
 	both->icmp_type = NO_ICMP;
+	both->protocol = packet->raw.protocol;
 	switch (packet->raw.protocol) {
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:

@@ -20,12 +20,24 @@ static __always_inline bool is_forged_outward(const struct ipv4 *packet, const s
 	return both->quoted && packet->raw.saddr != both->src;
 }
 
-/* Whether an address is zero, loopback, multicast, reserved or broadcast (RFC 1812 §5.3.7). */
-static __always_inline bool is_no_host(__be32 address)
+static __always_inline bool is_multicast(__be32 address)
 {
-	__u32 first = bpf_ntohl(address) >> 24;
+	return bpf_ntohl(address) >> 28 == 14;
+}
 
-	return first == 0 || first == 127 || first >= 224;
+/*
+ * Whether no packet may leave for an address: zero, loopback, reserved, broadcast (RFC 1812 §5.3.7), the groups of one
+ * link; with ICMP, ESP and AH every group.
+ */
+static __always_inline bool is_forbidden(__be32 address, __u8 protocol)
+{
+	__u32 number = bpf_ntohl(address);
+	__u32 first = number >> 24;
+
+	if (first == 0 || first == 127 || first >= 240 || number >> 8 == 0xe00000)
+		return true;
+	return is_multicast(address) &&
+	       (protocol == IPPROTO_ICMP || protocol == IPPROTO_ESP || protocol == IPPROTO_AH);
 }
 
 #endif

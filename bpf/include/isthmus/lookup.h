@@ -1,41 +1,17 @@
 /* SPDX-License-Identifier: Dual BSD/GPL */
 /*
  * The table, and the questions that a packet asks of it.
- * Pairs with plane/reference/lookup.py and border/table.py (lookup, claims).
+ * Pairs with plane/reference/lookup.py and border/table.py (lookup, lookup_holder, claims).
  */
 #ifndef ISTHMUS_LOOKUP_H
 #define ISTHMUS_LOOKUP_H
 
-#include <isthmus/classify.h>
-#include <isthmus/maps.h>
+#include <isthmus/path.h>
+#include <isthmus/scratch.h>
 
-/* A binding as it was found. */
-struct entry {
-	__u32 endpoint;
-	__u32 deadline;
-	__u32 flags;  /* enum binding_flag; BINDING_CLAIMED counts also where nothing was found */
-	__be32 remote;
-	__u16 remote_port;
-	__u8 remote_length;
-	__u8 padding;
-};
-
-/*
- * Seconds of the clock that deadlines are in, CLOCK_BOOTTIME. Reading it costs a fifth of a packet, so it is read once
- * per tick. Ticks do not count while a machine sleeps; the first one afterwards reads the clock.
- */
-static __always_inline __u32 seconds(void)
+static __always_inline bool is_same(const __be32 *one, const __be32 *other)
 {
-	__u32 zero = 0, tick = bpf_jiffies64(), now;
-	__u64 *kept = bpf_map_lookup_elem(&clock, &zero);
-	__u64 word = kept ? *kept : 0;
-
-	if (word && word >> 32 == tick)
-		return word;
-	now = bpf_ktime_get_boot_ns() / 1000000000;
-	if (kept)
-		*kept = (__u64)tick << 32 | now;
-	return now;
+	return one[0] == other[0] && one[1] == other[1] && one[2] == other[2] && one[3] == other[3];
 }
 
 static __always_inline struct place place(__be32 realm, __be32 address)
@@ -75,6 +51,19 @@ static __always_inline bool by_slice(const struct flow *flow, const struct addre
 	return true;
 }
 
+static __noinline int by_spi_block(const struct flow *flow, struct entry *entry)
+{
+	struct spi_key key = { .length = 8 * (sizeof(struct place) + sizeof(key.spi)) };
+	struct binding *found;
+
+	if (!flow || !entry)
+		return 0;
+	key.place = place(flow->realm, flow->local);
+	key.spi = bpf_htonl(flow->value);
+	found = bpf_map_lookup_elem(&by_spi, &key);
+	return found && take(entry, found);
+}
+
 static __always_inline bool by_value(const struct flow *flow, struct entry *entry)
 {
 	struct demux_key key = { .place = place(flow->realm, flow->local), .kind = flow->kind, .value = flow->value };
@@ -91,12 +80,20 @@ static __always_inline bool by_address(const struct flow *flow, struct entry *en
 	return found && take(entry, found);
 }
 
+static __always_inline bool is_claimed_spi(const struct address *address, const struct flow *flow)
+{
+	return address->flags & ADDRESS_SPIS_CLAIMED && flow->value >= address->spi_first &&
+	       flow->value <= address->spi_last;
+}
+
 /* Find what no slice says: a call of its own, because it is rare. */
 static __noinline int beyond_slices(const struct flow *flow, struct entry *entry, bool in_part)
 {
 	if (!flow || !entry)
 		return 0;
-	return (in_part && by_value(flow, entry)) || by_address(flow, entry);
+	if (in_part && (flow->kind == SPI ? by_spi_block(flow, entry) : by_value(flow, entry)))
+		return 1;
+	return by_address(flow, entry);
 }
 
 /* Find the binding that the local side of a flow belongs to, most specific first (RFC 3102 §3.2). */
@@ -107,15 +104,142 @@ static __always_inline bool lookup(const struct flow *flow, struct entry *entry)
 	bool in_part = address;
 
 	__builtin_memset(entry, 0, sizeof(*entry));
+	if (address)
+		entry->slice_shift = address->slice_shift;
 	if (address && flow->kind == PORT && address->first_slice != ADDRESS_UNSLICED) {
 		in_part = !by_slice(flow, address, entry);
-		if (entry->endpoint)
+		if (entry->endpoint) {
+			entry->flags |= BINDING_PORT | BINDING_SLICE;
 			return true;
+		}
 	}
-	if (address && flow->kind == SPI && address->flags & ADDRESS_SPIS_CLAIMED &&
-	    flow->value >= address->spi_first && flow->value <= address->spi_last)
+	if (address && flow->kind == SPI && is_claimed_spi(address, flow))
 		entry->flags |= BINDING_CLAIMED;
 	return beyond_slices(flow, entry, in_part);
+}
+
+/* Find by whose right an owner sends ESP or AH, which carry their peer's SPI (RFC 3104 §4). */
+static __noinline int lookup_holder(const struct flow *flow, __u32 owner, struct entry *entry)
+{
+	struct demux_key key = { .kind = HOLDER, .value = owner };
+	struct binding *found;
+
+	if (!flow || !entry)
+		return 0;
+	key.place = place(flow->realm, flow->local);
+	__builtin_memset(entry, 0, sizeof(*entry));
+	found = bpf_map_lookup_elem(&by_demux, &key);
+	if (found)
+		return take(entry, found);
+	/* Held whole: by this owner or another, which is for the caller to see. */
+	return by_address(flow, entry);
+}
+
+static __always_inline struct endpoint *endpoint_of(const struct entry *entry)
+{
+	return bpf_map_lookup_elem(&endpoints, &entry->endpoint);
+}
+
+/* The same, and it is this owner's. */
+static __always_inline bool is_holder(const struct flow *flow, __u32 owner, struct entry *entry)
+{
+	struct endpoint *tunnel;
+
+	if (!lookup_holder(flow, owner, entry))
+		return false;
+	tunnel = endpoint_of(entry);
+	return tunnel && tunnel->owner == owner;
+}
+
+/* Find by whose right a program of ours sends ESP or AH: that of whomever its address is leased from. */
+static __noinline int lookup_any_holder(const struct flow *flow, struct entry *entry)
+{
+	struct endpoint *one, *other;
+	struct entry whole = {};
+
+	if (!flow || !entry || !lookup_holder(flow, 0, entry))
+		return 0;
+	if (!by_address(flow, &whole))
+		return 1;
+	/* Leased from two gateways at once, whole from one and in part from another: the reference plane knows the first. */
+	one = endpoint_of(entry);
+	other = endpoint_of(&whole);
+	if (!one || !other || one->owner != other->owner)
+		entry->flags |= BINDING_ASK;
+	return 1;
+}
+
+/*
+ * An owner has sent ESP or AH. The first keeps a path while he may send at all, so that nobody takes over another's
+ * errors by sending as he does. Written only where it is news: the line is shared between processors.
+ */
+static __noinline int note_path(const struct flow *flow, __u32 protocol, __u32 owner)
+{
+	struct path path = { owner };
+	struct path_key key;
+	struct entry entry;
+	__u32 known;
+
+	if (!flow)
+		return 0;
+	known = path_owner(flow, protocol);
+	if (known == owner || (known && is_holder(flow, known, &entry)))
+		return 0;
+	key = path_key(flow, protocol);
+	bpf_map_update_elem(&paths, &key, &path, BPF_ANY);
+	return 0;
+}
+
+/* Find the binding that an error about ESP or AH belongs to: its owner's who sent that (RFC 3102 §6.2). */
+static __noinline int by_path(const struct flow *flow, __u32 protocol, struct entry *entry)
+{
+	struct address *address;
+	struct place key;
+	__u32 owner;
+	bool whole;
+
+	if (!flow || !entry)
+		return 0;
+	owner = path_owner(flow, protocol);
+	if (owner && is_holder(flow, owner, entry))
+		return 1;
+	__builtin_memset(entry, 0, sizeof(*entry));
+	whole = by_address(flow, entry);
+	/* An address that is held whole has one holder only, whoever sent what. */
+	if (!owner && whole)
+		return 1;
+	entry->endpoint = 0;
+	key = place(flow->realm, flow->local);
+	address = bpf_map_lookup_elem(&addresses, &key);
+	if (address && is_claimed_spi(address, flow))
+		entry->flags |= BINDING_CLAIMED;
+	return 0;
+}
+
+/* Find the binding that a packet toward one belongs to (RFC 3102 §3.2, §6.2). */
+static __always_inline bool lookup_inward(const struct ends *both, const struct flow *flow, struct entry *entry)
+{
+	if (flow->kind == SPI && both->quoted)
+		return by_path(flow, both->protocol, entry);
+	return lookup(flow, entry);
+}
+
+/* Whether the reference plane may know more of a packet for which nothing was found: cookies, odd claims of SPIs. */
+static __noinline int may_be_known(const struct flow *flow, __u32 protocol)
+{
+	struct address *address;
+	struct place key;
+
+	if (!flow || !(flow->kind == SPI || (flow->kind == PORT && flow->value == IKE_PORT && protocol == IPPROTO_UDP)))
+		return 0;
+	key = place(flow->realm, flow->local);
+	address = bpf_map_lookup_elem(&addresses, &key);
+	if (!address)
+		return 0;
+	if (flow->kind == PORT)
+		return address->flags & ADDRESS_COOKIES;
+	return address->flags & ADDRESS_SPIS_SEVERAL && flow->value >= address->spi_first &&
+	       flow->value <= address->spi_last;
 }
 
 /* Find the tunnel end of ours that an address is (RFC 3103 §8.6). */
@@ -125,6 +249,19 @@ static __always_inline const struct tunnel_end *tunnel_end(const struct interfac
 
 	if (interface->first.end && interface->first_address[0] == address)
 		return &interface->first;
+	return bpf_map_lookup_elem(&tunnel_ends, &key);
+}
+
+static __always_inline const struct tunnel_end *tunnel_end6(const struct interface *interface,
+							    const struct ipv6hdr *outer)
+{
+	struct place key = { .realm = interface->realm };
+
+	if (!interface->first6.end)
+		return 0;
+	__builtin_memcpy(key.address, &outer->daddr, sizeof(key.address));
+	if (is_same(key.address, interface->first6_address))
+		return &interface->first6;
 	return bpf_map_lookup_elem(&tunnel_ends, &key);
 }
 
@@ -146,7 +283,25 @@ static __always_inline __u32 sender(__be32 realm, __be32 address, const struct e
 	struct place key = place(realm, address);
 	struct owner *owner;
 
-	if (tunnel && tunnel->flags & ENDPOINT_REGISTERED && tunnel->remote[0] == address && tunnel->realm == realm)
+	if (tunnel && (tunnel->flags & (ENDPOINT_REGISTERED | ENDPOINT_IPV6)) == ENDPOINT_REGISTERED &&
+	    tunnel->remote[0] == address && tunnel->realm == realm)
+		return tunnel->owner;
+	owner = bpf_map_lookup_elem(&owners, &key);
+	return owner && owner->registered ? owner->tag : 0;
+}
+
+static __noinline __u32 sender6(__be32 realm, const struct ipv6hdr *outer, const struct endpoint *tunnel)
+{
+	struct place key = { .realm = realm };
+	struct owner *owner;
+
+	if (!outer)
+		return 0;
+	__builtin_memcpy(key.address, &outer->saddr, sizeof(key.address));
+	if (!(key.address[1] | key.address[2] | key.address[3]))
+		return 0; /* nobody's, but it would be the key of an IPv4 address */
+	if (tunnel && tunnel->flags & ENDPOINT_REGISTERED && tunnel->flags & ENDPOINT_IPV6 &&
+	    tunnel->realm == realm && is_same(key.address, tunnel->remote))
 		return tunnel->owner;
 	owner = bpf_map_lookup_elem(&owners, &key);
 	return owner && owner->registered ? owner->tag : 0;

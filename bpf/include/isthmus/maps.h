@@ -66,7 +66,16 @@ struct {
 	__type(value, __u64);
 } slices SEC(".maps");
 
-/* Odd ports, SPIs, and whatever has a limit on the peer. * */
+/* SPIs that are held, in aligned blocks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct spi_key);
+	__type(value, struct binding);
+} by_spi SEC(".maps");
+
+/* Odd ports, whatever has a limit on the peer, and who sends ESP and AH. * */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -110,6 +119,14 @@ struct {
 	__type(value, struct bucket);
 } contacted SEC(".maps");
 
+/* Who sent what in ESP and AH, for the ICMP errors about it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, PATHS);
+	__type(key, struct path_key);
+	__type(value, struct path);
+} paths SEC(".maps");
+
 /* Packets by reason. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -131,14 +148,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct limit);
 } limited SEC(".maps");
-
-/* The tick in which this processor last read the clock (upper half), and the second that it read. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} clock SEC(".maps");
 
 /* Whom pinned maps belong to. */
 struct {

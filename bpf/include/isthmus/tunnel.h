@@ -9,7 +9,7 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <isthmus/checksum.h>
-#include <isthmus/classify.h>
+#include <isthmus/scratch.h>
 
 #ifndef IPPROTO_IPIP
 #define IPPROTO_IPIP 4
@@ -21,8 +21,7 @@
 #define ECN_ECT0 2
 #define ECN_CE 3
 #define MUST_DROP (-1)
-#define MALFORMED_SHIM (~0U)
-/* Newer than the headers of Debian 12 (Linux 6.4). */
+/* Newer than the headers of Debian 12 (Linux 6.4): what is left is IPv4. Without it IPv6 stays IPv6, IPv4 IPv4. */
 #define ADJ_ROOM_DECAP_L3_IPV4 (1ULL << 7)
 
 /* The GRE header that we write and, as its first half, read (RFC 2784 §2). */
@@ -39,17 +38,40 @@ struct outer {
 };
 
 /* The tunnel type of a packet; 0 if it is not tunnelled (RFC 3103 §8.6). */
-static __always_inline __u32 tunnel_kind(const struct ipv4 *outer)
+static __always_inline __u32 tunnel_kind(__u8 protocol)
 {
-	if (outer->raw.protocol == IPPROTO_IPIP)
+	if (protocol == IPPROTO_IPIP)
 		return IPIP;
-	return outer->raw.protocol == IPPROTO_GRE ? GRE : 0;
+	return protocol == IPPROTO_GRE ? GRE : 0;
 }
 
 /* Octets that the outer header and its shim add. */
-static __always_inline __u32 overhead(__u32 kind)
+static __always_inline __u32 overhead(__u32 header, __u32 kind)
 {
-	return sizeof(struct iphdr) + (kind == GRE ? sizeof(struct gre) : 0);
+	return header + (kind == GRE ? sizeof(struct gre) : 0);
+}
+
+/*
+ * The protocol of what an IPv6 packet carries: IPPROTO_IPIP or IPPROTO_GRE, 0 if it is not tunnelled, and
+ * IPPROTO_FRAGMENT if the reference plane has to look, for fragments and options (RFC 8200 §4; RFC 2473 §4.1.1).
+ */
+static __noinline int tunnelled6(struct __sk_buff *skb, __u32 at, __u8 next)
+{
+	__u8 option[2];
+
+	for (int i = 0; i < 8; i++) {
+		if (next == IPPROTO_IPIP || next == IPPROTO_GRE)
+			return i ? IPPROTO_FRAGMENT : next;
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
+			return 0;
+		if (bpf_skb_load_bytes(skb, at, option, sizeof(option)))
+			return 0;
+		if (next == IPPROTO_FRAGMENT && option[0] == IPPROTO_DSTOPTS)
+			return IPPROTO_FRAGMENT; /* in the first fragment only, so nobody knows */
+		at += next == IPPROTO_FRAGMENT ? 8 : (option[1] + 1) * 8;
+		next = option[0];
+	}
+	return IPPROTO_FRAGMENT;
 }
 
 /* TOS of a packet that comes out: the inner one, with congestion marks of the way (RFC 6040 §4.2, figure 4). */
@@ -62,22 +84,20 @@ static __always_inline int egress_tos(__u8 outer, __u8 inner)
 	return inner;
 }
 
-/* Octets of the GRE header of a tunnelled packet, or MALFORMED_SHIM (RFC 2784 §2.2, §2.3). */
-static __always_inline __u32 parse_gre(struct __sk_buff *skb, struct cursor cursor)
+/* Go beyond the GRE header of a tunnelled packet; 0 or why not (RFC 2784 §2.2, §2.3). */
+static __always_inline enum reason parse_gre(struct __sk_buff *skb, struct cursor *cursor)
 {
-	__u32 octets = sizeof(struct gre);
 	struct gre gre;
 
-	if (!parse_octets(skb, &cursor, &gre, sizeof(gre)) || gre.bits & bpf_htons(GRE_MUST_BE_ZERO) ||
+	if (!parse_octets(skb, cursor, &gre, sizeof(gre)) || gre.bits & bpf_htons(GRE_MUST_BE_ZERO) ||
 	    gre.protocol_type != bpf_htons(ETH_P_IP))
-		return MALFORMED_SHIM;
-	if (gre.bits & bpf_htons(GRE_CHECKSUM))
-		octets += 4;
-	return octets;
+		return MALFORMED;
+	/* The reference plane adds it up. */
+	return gre.bits & bpf_htons(GRE_CHECKSUM) ? PUNTED : 0;
 }
 
 /*
- * Look into a tunnelled packet, checking whatever can be checked without a table; 0 or why it is dropped.
+ * Look into a tunnelled packet, checking whatever can be checked without a table; 0 or why it is dropped or punted.
  * RFC 2003 §3 and RFC 2784 §2 for the format, RFC 1122 §3.2.1.2 for the inner checksum.
  */
 static __always_inline enum reason decapsulate(struct __sk_buff *skb, const struct ipv4 *outer, struct ipv4 *inner)
@@ -85,28 +105,28 @@ static __always_inline enum reason decapsulate(struct __sk_buff *skb, const stru
 	struct cursor cursor = payload(outer);
 
 	if (outer->raw.protocol == IPPROTO_GRE) {
-		/* Deviation: RFC 2784 §2.5 wants a checksum verified. */
-		__u32 shim = parse_gre(skb, cursor);
+		enum reason refused = parse_gre(skb, &cursor);
 
-		if (shim == MALFORMED_SHIM || cursor.at + shim > cursor.end)
-			return MALFORMED;
-		cursor.at += shim;
+		if (refused)
+			return refused;
 	}
 	if (!parse_ipv4(skb, cursor, inner) || !checksum_ok(skb, inner))
 		return MALFORMED;
 	if (is_fragment(inner))
-		return FRAGMENT;
+		return PUNTED;
 	if (is_cut_off(inner) || egress_tos(outer->raw.tos, inner->raw.tos) == MUST_DROP)
 		return MALFORMED;
 	return 0;
 }
 
 /* Largest packet on the wire: the packet, or one segment of a large one. */
-static __always_inline __u32 wire_octets(struct __sk_buff *skb, const struct ipv4 *packet)
+static __noinline __u32 wire_octets(struct __sk_buff *skb, const struct ipv4 *packet)
 {
 	__u32 transport = sizeof(struct udphdr);
 	__u8 offset = 0;
 
+	if (!packet)
+		return 0;
 	if (!skb->gso_size)
 		return packet->total;
 	if (packet->raw.protocol == IPPROTO_TCP) {
@@ -116,8 +136,17 @@ static __always_inline __u32 wire_octets(struct __sk_buff *skb, const struct ipv
 	return packet->header + transport + skb->gso_size;
 }
 
-/* Write the octets of a header that forwarding may change: TTL, TOS, and their checksum (RFC 1624). */
-static __always_inline bool amend(struct __sk_buff *skb, struct ipv4 *packet, __u8 tos, bool hop)
+/* Whether a packet, or a segment of it, is larger than its way carries. */
+static __always_inline bool is_too_big(struct __sk_buff *skb, const struct ipv4 *packet, __u32 mtu)
+{
+	return packet->total > mtu && wire_octets(skb, packet) > mtu;
+}
+
+/*
+ * Change what forwarding changes of a header: TTL, TOS, and their checksum (RFC 1624). In our copy: store_amended
+ * writes it into the packet, when there is no way back to the reference plane any more.
+ */
+static __always_inline void amend(struct ipv4 *packet, __u8 tos, bool hop)
 {
 	__u16 *words = (__u16 *)&packet->raw;
 	__u16 check = packet->raw.check;
@@ -134,7 +163,11 @@ static __always_inline bool amend(struct __sk_buff *skb, struct ipv4 *packet, __
 		check = update(check, before, words[0]);
 	}
 	packet->raw.check = check;
-	return store(skb, packet->at, &packet->raw, 12);
+}
+
+static __always_inline bool store_amended(struct __sk_buff *skb, __u32 at, const struct ipv4 *packet)
+{
+	return store(skb, at, &packet->raw, 12);
 }
 
 /* Cut off what follows the packet's total length. */
@@ -148,7 +181,7 @@ static __always_inline bool trim(struct __sk_buff *skb, const struct ipv4 *packe
 /* Write the outer header of a tunnel (RFC 2003 §3.1; RFC 6040 §4.1; RFC 2784 §2). */
 static __always_inline void outer_header(struct outer *outer, const struct ipv4 *inner, const struct endpoint *tunnel)
 {
-	__u32 total = inner->total + overhead(tunnel->kind);
+	__u32 total = inner->total + overhead(sizeof(struct iphdr), tunnel->kind);
 
 	__builtin_memset(outer, 0, sizeof(*outer));
 	outer->ip.version = 4;
@@ -166,6 +199,23 @@ static __always_inline void outer_header(struct outer *outer, const struct ipv4 
 	outer->gre.protocol_type = bpf_htons(ETH_P_IP);
 }
 
+/* The same of IPv6 (RFC 2473 §3.1, §6). */
+static __always_inline void outer_header6(struct ipv6hdr *outer, const struct ipv4 *inner,
+					  const struct endpoint *tunnel)
+{
+	__u32 octets = inner->total + overhead(0, tunnel->kind);
+
+	outer->version = 6;
+	outer->priority = inner->raw.tos >> 4;
+	outer->flow_lbl[0] = inner->raw.tos << 4;
+	outer->flow_lbl[1] = outer->flow_lbl[2] = 0;
+	outer->payload_len = octets <= 0xffff ? bpf_htons(octets) : 0;
+	outer->nexthdr = tunnel->kind == GRE ? IPPROTO_GRE : IPPROTO_IPIP;
+	outer->hop_limit = OUTER_TTL;
+	__builtin_memcpy(&outer->saddr, tunnel->local, sizeof(outer->saddr));
+	__builtin_memcpy(&outer->daddr, tunnel->remote, sizeof(outer->daddr));
+}
+
 /* Make or take away room between link header and IP header. */
 static __always_inline bool grow(struct __sk_buff *skb, __u32 octets, __u32 kind)
 {
@@ -178,43 +228,101 @@ static __always_inline bool grow(struct __sk_buff *skb, __u32 octets, __u32 kind
 	return !skb->gso_size && !bpf_skb_adjust_room(skb, octets, BPF_ADJ_ROOM_MAC, flags);
 }
 
-static __always_inline bool shrink(struct __sk_buff *skb, __u32 octets)
+/* "over6": whether what is there is IPv6 already. */
+static __always_inline bool grow6(struct __sk_buff *skb, __u32 octets, __u32 kind, bool over6)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+	__u64 encap = BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | (kind == GRE ? BPF_F_ADJ_ROOM_ENCAP_L4_GRE : 0);
 
-	return !bpf_skb_adjust_room(skb, -(__s32)octets, BPF_ADJ_ROOM_MAC, flags | ADJ_ROOM_DECAP_L3_IPV4);
+	if (!bpf_skb_adjust_room(skb, octets, BPF_ADJ_ROOM_MAC, flags | encap))
+		return true;
+	/* Without the mark IPv4 stays IPv4: the reference plane puts it into the tunnel. */
+	return over6 && !skb->gso_size && !bpf_skb_adjust_room(skb, octets, BPF_ADJ_ROOM_MAC, flags);
+}
+
+/* "flags": ADJ_ROOM_DECAP_L3_IPV4 if IPv6 is there and IPv4 is left. */
+static __always_inline bool shrink(struct __sk_buff *skb, __u32 octets, __u64 flags)
+{
+	flags |= BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+	return !bpf_skb_adjust_room(skb, -(__s32)octets, BPF_ADJ_ROOM_MAC, flags);
+}
+
+/* Say in the link header, if there is one, which version of IP follows. */
+static __always_inline bool store_type(struct __sk_buff *skb, __u32 link, __u16 type)
+{
+	__be16 word = bpf_htons(type);
+
+	return !link || store(skb, link - sizeof(word), &word, sizeof(word));
 }
 
 /*
  * Put a packet into its tunnel; RFC 2003 §3.1 for the outer header, RFC 6040 §4.1 for ECN, RFC 2784 §2 for GRE.
- * Its TTL has been decremented. Octets between link header and packet (of a tunnel that it just left) are
- * reused, so that a large segment turned round keeps its marks.
+ * It has been amended. Octets between link header and packet (of a tunnel that it just left) are reused, so that a
+ * large segment turned round keeps its marks. PUNTED if Linux does not make the room; nothing was changed then.
  */
-static __always_inline int encapsulate(struct __sk_buff *skb, __u32 link, const struct ipv4 *inner,
-				  const struct endpoint *tunnel, struct outer *outer)
+static __always_inline enum reason encapsulate(struct __sk_buff *skb, __u32 link, bool over6, const struct ipv4 *inner,
+					       const struct endpoint *tunnel, struct outer *outer)
 {
-	__u32 room, head;
+	__u32 room = inner->at - link;
+	__u32 head = overhead(sizeof(outer->ip), tunnel->kind);
 
-	if (!inner || !tunnel || !outer)
-		return 0;
-	room = inner->at - link;
-	head = overhead(tunnel->kind);
 	outer_header(outer, inner, tunnel);
 	if (!trim(skb, inner))
-		return 0;
-	if (room > head && !shrink(skb, room - head))
-		return 0;
+		return MALFORMED;
+	if (room > head && !shrink(skb, room - head, over6 ? ADJ_ROOM_DECAP_L3_IPV4 : 0))
+		return PUNTED;
 	if (room < head && !grow(skb, head - room, tunnel->kind))
-		return 0;
-	if (!store(skb, link, &outer->ip, sizeof(outer->ip)))
-		return 0;
-	return tunnel->kind != GRE || store(skb, link + sizeof(outer->ip), &outer->gre, sizeof(outer->gre));
+		return PUNTED;
+	if (!store(skb, link, &outer->ip, sizeof(outer->ip)) || !store_amended(skb, link + head, inner))
+		return MALFORMED;
+	if (over6 && !store_type(skb, link, ETH_P_IP))
+		return MALFORMED;
+	if (tunnel->kind == GRE && !store(skb, link + sizeof(outer->ip), &outer->gre, sizeof(outer->gre)))
+		return MALFORMED;
+	return 0;
 }
 
-/* Take away what stands between link header and packet (RFC 2003 §3.1). */
-static __always_inline bool emerge(struct __sk_buff *skb, __u32 link, const struct ipv4 *inner)
+/* The same over IPv6 (RFC 2473 §3). */
+static __noinline int encapsulate6(struct __sk_buff *skb, const struct ingress *from, const struct ipv4 *inner,
+				   const struct endpoint *tunnel)
 {
-	return trim(skb, inner) && shrink(skb, inner->at - link);
+	struct scratch *mine = this_scratch();
+	struct gre gre = { .protocol_type = bpf_htons(ETH_P_IP) };
+	__u32 room, head, link;
+
+	if (!mine || !from || !inner || !tunnel)
+		return MALFORMED;
+	link = from->link;
+	room = inner->at - link;
+	head = overhead(sizeof(mine->outer), tunnel->kind);
+	outer_header6(&mine->outer, inner, tunnel);
+	if (!trim(skb, inner))
+		return MALFORMED;
+	if (room && !from->over6 && room >= head)
+		return PUNTED; /* an IPv4 header with so many options never becomes IPv6 */
+	if (room > head && !shrink(skb, room - head, 0))
+		return PUNTED;
+	if (room < head && !grow6(skb, head - room, tunnel->kind, from->over6))
+		return PUNTED;
+	if (!store(skb, link, &mine->outer, sizeof(mine->outer)) || !store_amended(skb, link + head, inner))
+		return MALFORMED;
+	if (!from->over6 && !store_type(skb, link, ETH_P_IPV6))
+		return MALFORMED;
+	if (tunnel->kind == GRE && !store(skb, link + sizeof(mine->outer), &gre, sizeof(gre)))
+		return MALFORMED;
+	return 0;
+}
+
+/* Take away what stands between link header and packet, which has been amended (RFC 2003 §3.1); as "encapsulate". */
+static __always_inline enum reason emerge(struct __sk_buff *skb, __u32 link, bool over6, const struct ipv4 *inner)
+{
+	if (!trim(skb, inner))
+		return MALFORMED;
+	if (!shrink(skb, inner->at - link, over6 ? ADJ_ROOM_DECAP_L3_IPV4 : 0))
+		return PUNTED;
+	if (!store_amended(skb, link, inner) || (over6 && !store_type(skb, link, ETH_P_IP)))
+		return MALFORMED;
+	return 0;
 }
 
 #endif

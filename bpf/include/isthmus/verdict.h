@@ -6,23 +6,14 @@
 #ifndef ISTHMUS_VERDICT_H
 #define ISTHMUS_VERDICT_H
 
+#include <stddef.h>
 #include <linux/pkt_cls.h>
-#include <isthmus/classify.h>
 #include <isthmus/lookup.h>
-#include <isthmus/maps.h>
 
 #define AF_INET 2
+#define AF_INET6 10
+#define PUNTED_FROM 0x0669 /* locally administered; plane/link/packet.py */
 #define EVENTS_PER_SECOND 1000 /* on each processor */
-
-/* Where a packet came in. */
-struct ingress {
-	__be32 realm;
-	__u32 now;     /* CLOCK_BOOTTIME, seconds */
-	__be32 sender; /* of a tunnelled packet: the outer source */
-	__u8 kind;     /* and its tunnel type, or 0 */
-	__u8 end;
-	__u8 link; /* octets of the link header */
-};
 
 /* Count a packet, and leave a note of what was decided for tests and tracing: realm, and reason plus one. */
 static __always_inline void count(struct __sk_buff *skb, __be32 realm, enum reason why)
@@ -51,13 +42,26 @@ static __noinline int drop(struct __sk_buff *skb, enum reason why)
 /* Give room for a link header to a packet that came without one. */
 static __always_inline bool with_link(struct __sk_buff *skb, struct ingress *from)
 {
-	__be16 type = bpf_htons(ETH_P_IP);
+	__be16 type = skb->protocol;
 
 	if (from->link)
 		return true;
 	from->link = ETH_HLEN;
 	return !bpf_skb_change_head(skb, ETH_HLEN, 0) &&
 	       !bpf_skb_store_bytes(skb, ETH_HLEN - sizeof(type), &type, sizeof(type), 0);
+}
+
+/*
+ * Write where a program's packet came from into the link header, for the reference plane: a source address of two
+ * octets that no device of ours has, and the index of the device.
+ */
+static __always_inline bool note_device(struct __sk_buff *skb)
+{
+	__be32 index = bpf_htonl(skb->ifindex);
+	__u8 source[ETH_ALEN] = { PUNTED_FROM >> 8, PUNTED_FROM & 0xff };
+
+	__builtin_memcpy(source + 2, &index, sizeof(index));
+	return !bpf_skb_store_bytes(skb, ETH_ALEN, source, sizeof(source), 0);
 }
 
 /* Hand a packet, as it came in, to the reference plane; without a way there, drop it. */
@@ -68,7 +72,7 @@ static __noinline int punt(struct __sk_buff *skb, struct ingress *from, enum rea
 	if (!from)
 		return TC_ACT_SHOT;
 	realm = realm_of(from->realm);
-	if (!realm || !realm->punt || !with_link(skb, from))
+	if (!realm || !realm->punt || !with_link(skb, from) || (from->end == HOST && !note_device(skb)))
 		return drop(skb, why);
 	count(skb, from->realm, PUNTED);
 	return bpf_redirect(realm->punt, 0);
@@ -104,10 +108,14 @@ static __noinline int violation(struct __sk_buff *skb, const struct ingress *fro
 	__builtin_memset(event, 0, sizeof(*event));
 	event->reason = why;
 	event->realm = from->realm;
-	event->owner[0] = from->sender;
+	if (from->over6)
+		bpf_skb_load_bytes(skb, from->link + offsetof(struct ipv6hdr, saddr), event->owner, 16);
+	else
+		bpf_skb_load_bytes(skb, from->link + offsetof(struct iphdr, saddr), event->owner, 4);
 	event->tunnel_kind = from->kind;
+	event->flags = from->over6 ? EVENT_IPV6 : 0;
 	if (flow) {
-		event->flags = EVENT_FLOW | (flow->has_remote_port ? EVENT_REMOTE_PORT : 0);
+		event->flags |= EVENT_FLOW | (flow->has_remote_port ? EVENT_REMOTE_PORT : 0);
 		event->flow_realm = flow->realm;
 		event->kind = flow->kind;
 		event->value = flow->value;
@@ -119,17 +127,25 @@ static __noinline int violation(struct __sk_buff *skb, const struct ingress *fro
 	return drop(skb, why);
 }
 
+/* Write the link addresses of a route into the link header. */
+static __always_inline bool store_neighbor(struct __sk_buff *skb, const struct bpf_fib_lookup *route)
+{
+	__u16 addresses[ETH_ALEN]; /* as octets, two of them */
+
+	__builtin_memcpy(addresses, route->dmac, ETH_ALEN);
+	__builtin_memcpy(addresses + ETH_ALEN / 2, route->smac, ETH_ALEN);
+	return store(skb, 0, addresses, sizeof(addresses));
+}
+
 /* Send a finished packet on into a realm. */
-static __noinline int forward(struct __sk_buff *skb, struct ingress *from, __be32 into, const struct iphdr *header,
-			      enum reason why)
+static __noinline int forward(struct __sk_buff *skb, struct ingress *from, const struct realm *realm,
+			      const struct iphdr *header, enum reason why)
 {
 	struct bpf_fib_lookup route = { .family = AF_INET };
-	struct realm *realm;
 	bool bare;
 
 	if (!from || !header)
 		return TC_ACT_SHOT;
-	realm = realm_of(into);
 	if (!realm || !realm->interface)
 		return drop(skb, NO_ROUTE);
 	route.ifindex = realm->interface;
@@ -143,9 +159,9 @@ static __noinline int forward(struct __sk_buff *skb, struct ingress *from, __be3
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		if (bare || route.ifindex != realm->interface)
 			break;
-		if (!store(skb, 0, route.dmac, ETH_ALEN) || !store(skb, ETH_ALEN, route.smac, ETH_ALEN))
+		if (!store_neighbor(skb, &route))
 			return drop(skb, NO_ROUTE);
-		count(skb, into, why);
+		count(skb, realm->number, why);
 		return bpf_redirect(realm->interface, 0);
 	case BPF_FIB_LKUP_RET_BLACKHOLE:
 	case BPF_FIB_LKUP_RET_UNREACHABLE:
@@ -153,7 +169,45 @@ static __noinline int forward(struct __sk_buff *skb, struct ingress *from, __be3
 		return drop(skb, NO_ROUTE);
 	}
 	/* No neighbour yet, or the interface does not forward (a host): the kernel finds the way itself. */
-	count(skb, into, why);
+	count(skb, realm->number, why);
+	return bpf_redirect_neigh(realm->interface, 0, 0, 0);
+}
+
+/* The same with an outer header of IPv6, which stands in the scratch. */
+static __noinline int forward6(struct __sk_buff *skb, struct ingress *from, const struct realm *realm,
+			       enum reason why)
+{
+	struct scratch *mine = this_scratch();
+	struct bpf_fib_lookup *route;
+	bool bare;
+
+	if (!from || !mine)
+		return TC_ACT_SHOT;
+	if (!realm || !realm->interface)
+		return drop(skb, NO_ROUTE);
+	route = &mine->route;
+	__builtin_memset(route, 0, sizeof(*route));
+	route->family = AF_INET6;
+	route->ifindex = realm->interface;
+	__builtin_memcpy(route->ipv6_src, &mine->outer.saddr, sizeof(route->ipv6_src));
+	__builtin_memcpy(route->ipv6_dst, &mine->outer.daddr, sizeof(route->ipv6_dst));
+	bare = !from->link;
+	if (!with_link(skb, from))
+		return drop(skb, NO_ROUTE);
+	switch (bpf_fib_lookup(skb, route, sizeof(*route), BPF_FIB_LOOKUP_OUTPUT)) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+		if (bare || route->ifindex != realm->interface)
+			break;
+		if (!store_neighbor(skb, route))
+			return drop(skb, NO_ROUTE);
+		count(skb, realm->number, why);
+		return bpf_redirect(realm->interface, 0);
+	case BPF_FIB_LKUP_RET_BLACKHOLE:
+	case BPF_FIB_LKUP_RET_UNREACHABLE:
+	case BPF_FIB_LKUP_RET_PROHIBIT:
+		return drop(skb, NO_ROUTE);
+	}
+	count(skb, realm->number, why);
 	return bpf_redirect_neigh(realm->interface, 0, 0, 0);
 }
 

@@ -106,3 +106,5 @@ class Registration:
     "RFC 3103 §8.9: 1 macro, 2 micro."
     remote_policy: int = 3
     "RFC 3103 §8.9: 1 macro, 2 micro, 3 none."
+    last_bind_id: int = 0
+    "The highest Bind ID given in this registration; a store raises it with every Bind."

@@ -15,7 +15,7 @@ class TunnelKind(enum.IntEnum):
     IPIP = 1
     "IP in IP (RFC 2003); over IPv6 the same with an IPv6 outer header."
     GRE = 2
-    "GRE without key or sequence (RFC 2784)."
+    "GRE without key or sequence (RFC 2784); over IPv6 likewise."
 
 
 _OVERHEAD = {
@@ -39,23 +39,27 @@ class Tunnel:
     kind: TunnelKind = TunnelKind.IPIP
     mtu: int = 1480
     "Largest inner packet carried whole, in octets, outer header already subtracted."
+    checksum: bool = False
+    "Whether what we put into a GRE tunnel has a checksum, four octets more (RFC 2784 §2.5). What comes may or may not."
 
     def __post_init__(self) -> None:
         """Refuse ends of two families and MTUs below IPv4's minimum."""
         if self.local.family is not self.remote.family:
             raise ValueError(f"a tunnel has ends of one family, not {self.local} and {self.remote}")
+        if self.checksum and self.kind is not TunnelKind.GRE:
+            raise ValueError("only GRE has a checksum of its own")
         if not 68 <= self.mtu <= 65535 - self.overhead:
             raise ValueError(f"tunnel MTU {self.mtu} is not within 68..{65535 - self.overhead}")
 
     @property
     def overhead(self) -> int:
         """Octets that the outer header and its shim add."""
-        return overhead(self.kind, self.local.family)
+        return overhead(self.kind, self.local.family, checksum=self.checksum)
 
 
-def overhead(kind: TunnelKind, family: Family) -> int:
+def overhead(kind: TunnelKind, family: Family, *, checksum: bool = False) -> int:
     """Octets that a tunnel of this kind adds over this outer family (spec 14.6)."""
-    return _OVERHEAD[kind, family]
+    return _OVERHEAD[kind, family] + 4 * checksum
 
 
 Crossing = Tunnel

@@ -5,8 +5,11 @@ A pool holds whole addresses (RSA-IP), and shared addresses whose ports and SPIs
 handed out (RSAP-IP, RSIPSEC). One address is never leased both ways. "Any n ports" is
 answered with n consecutive ports that begin at a multiple of the next power of two, all
 or nothing (RFC 3103 §9.8.3), at random among the free ones, on an address that the host
-already uses if there is one. What is given back rests before anybody gets it again, so
-that packets still under way for the old holder never reach the new one.
+already uses if there is one; "any n SPIs" likewise. What is given back rests before
+anybody gets it again, so that packets still under way for the old holder never reach the
+new one.
+
+What is taken in one call is of one address, and all of it or nothing is taken.
 
 The pool has a seed and no clock: the same calls give the same answers.
 """
@@ -16,24 +19,30 @@ from __future__ import annotations
 import enum
 import random
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import Owner
 from isthmus.border.ranges import Ranges
+from isthmus.border.resource import Resource
 from isthmus.border.selector import Kind, Selector
+from isthmus.border.slices import Bag, Slices
 from isthmus.errors import IsthmusError
 
-T = TypeVar("T")
+__all__ = ["ALL_SPIS", "IKE_PORT", "SPI_FIRST", "Pool", "PoolError", "Quota", "Resource", "Shortage"]
 
+IKE_PORT = 500
+"""The port of IKE; told apart by cookies it is never leased as a port (RFC 3104 §6.1)."""
 SPI_FIRST = 256
 """0 to 255 are reserved and never leased (RFC 4303 §2.1)."""
-_SPI_END = 1 << 32
-_DRAWS = 8
-"""How many split slices are looked into before an open one is split."""
-_NONE: frozenset[int] = frozenset()
+ALL_SPIS = Ranges(((SPI_FIRST, (1 << 32) - 1),))
+"""Every SPI that a pool can have."""
+_DRAWS = 64
+"""How many blocks of SPIs are tried at random before all of them are looked at."""
+_FEW_BLOCKS = 1 << 16
+"""All of them are looked at if there are no more than that."""
+_NOTHING = Ranges(())
 
 
 class Shortage(enum.Enum):
@@ -45,9 +54,10 @@ class Shortage(enum.Enum):
     PORTS_IN_USE = "some of the ports are held by somebody else, or resting"
     NO_ADDRESS = "no address is free"
     NO_PORTS = "no address has that many ports free"
-    SPI_NOT_OURS = "some of the SPIs are reserved"
+    SPI_NOT_OURS = "some of the SPIs are not in the pool"
     SPI_IN_USE = "some of the SPIs are held by somebody else, or resting"
-    NO_SPI = "no SPIs are free"
+    NO_SPI = "no address has that many SPIs free"
+    IDENTITY_IN_USE = "the IKE initiator is listened for by somebody else"
     QUOTA = "the host holds as much as it may"
 
 
@@ -57,31 +67,6 @@ class PoolError(IsthmusError):
     def __init__(self, shortage: Shortage) -> None:
         super().__init__(shortage.value)
         self.shortage = shortage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resource:
-    """What one lease holds of one address."""
-
-    realm: int
-    address: Address
-    ports: Ranges | None = None
-    "None with ``spis`` None: the whole address."
-    spis: Ranges | None = None
-
-    @property
-    def whole(self) -> bool:
-        """Whether the address is held whole."""
-        return self.ports is None and self.spis is None
-
-    def __str__(self) -> str:
-        """``149.112.240.55 ports 10000-10063``."""
-        parts = [str(self.address)]
-        if self.ports is not None:
-            parts.append(f"ports {self.ports}")
-        if self.spis is not None:
-            parts.append(f"SPIs {self.spis}")
-        return " ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,149 +80,92 @@ class Quota:
     spis: int = 256
 
 
-class _Bag(Generic[T]):
-    """A set from which a random member can be drawn without looking at all of them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What is to be had of one shared address."""
 
-    __slots__ = ("_at", "_items")
-
-    def __init__(self, items: Iterable[T] = ()) -> None:
-        self._items = list(items)
-        self._at = {item: at for at, item in enumerate(self._items)}
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __contains__(self, item: object) -> bool:
-        return item in self._at
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._items)
-
-    def add(self, item: T) -> None:
-        if item not in self._at:
-            self._at[item] = len(self._items)
-            self._items.append(item)
-
-    def discard(self, item: T) -> None:
-        at = self._at.pop(item, None)
-        if at is not None:
-            last = self._items.pop()
-            if at < len(self._items):
-                self._items[at] = last
-                self._at[last] = at
-
-    def draw(self, rng: random.Random) -> T:
-        return rng.choice(self._items)
+    ports: Ranges | int | None
+    spis: Ranges | int | None
+    identity: int | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Shared:
-    """The ports of one shared address, kept by aligned slice.
+    """One shared address."""
 
-    A slice is *open* (free whole, its ports are not listed), *split* (some of its ports
-    are in ``free``) or used up. The odd ports at the edges of the pool's ranges are split
-    slices as well, which never become open.
-    """
-
-    ports: Ranges
-    slice_size: int
-    open: _Bag[int] = field(default_factory=_Bag)
-    "First ports of slices that are free whole."
-    free: dict[int, set[int]] = field(default_factory=dict)
-    "First port of a split slice, to its free ports; never empty."
-    split: _Bag[int] = field(default_factory=_Bag)
-    "The keys of ``free``."
+    slices: Slices
+    spis_offered: Ranges
+    ike: bool
     spis: set[int] = field(default_factory=set)
     "SPIs that are leased or resting."
+    identities: set[int] = field(default_factory=set)
+    "IKE initiators that are listened for."
 
-    def fill(self) -> None:
-        aligned = list(self.ports.blocks(self.slice_size))
-        self.open = _Bag(aligned)
-        self._put(self.ports - Ranges.of(*((first, first + self.slice_size - 1) for first in aligned)))
+    @property
+    def ports(self) -> Ranges:
+        return self.slices.ports
 
-    def __len__(self) -> int:
-        return len(self.open) * self.slice_size + sum(map(len, self.free.values()))
+    def choose(self, wanted: _Wanted, rng: random.Random) -> Shortage | tuple[Ranges | None, Ranges | None]:
+        """Ports and SPIs that this address could give, or why not."""
+        ports: Ranges | None = None
+        spis: Ranges | None = None
+        if wanted.ports is not None:
+            chosen = self._choose_ports(wanted.ports, rng)
+            if isinstance(chosen, Shortage):
+                return chosen
+            ports = chosen
+        if wanted.spis is not None:
+            found = self._choose_spis(wanted.spis, rng)
+            if isinstance(found, Shortage):
+                return found
+            spis = found
+        if wanted.identity in self.identities:
+            return Shortage.IDENTITY_IN_USE
+        return ports, spis
 
-    def is_free(self, port: int) -> bool:
-        first = port & -self.slice_size
-        return first in self.open or port in self.free.get(first, ())
+    def _choose_ports(self, ports: Ranges | int, rng: random.Random) -> Shortage | Ranges:
+        if isinstance(ports, int):
+            first = self.slices.find(ports, rng)
+            return Shortage.NO_PORTS if first is None else Ranges.of((first, first + ports - 1))
+        if not self.ports.covers(ports):
+            return Shortage.PORTS_NOT_OURS
+        return ports if all(self.slices.is_free(port) for port in ports) else Shortage.PORTS_IN_USE
 
-    def take(self, ports: Ranges) -> None:
-        for first, low, high in self._slices(ports):
-            if first in self.open:
-                self.open.discard(first)
-                rest = {*range(first, low), *range(high + 1, first + self.slice_size)}
-            else:
-                rest = self.free.get(first, set()).difference(range(low, high + 1))
-            self._set(first, rest)
-
-    def give(self, ports: Ranges) -> None:
-        self._put(ports - (ports - self.ports))
-
-    def find(self, count: int, rng: random.Random) -> int | None:
-        """First of ``count`` consecutive free ports, aligned to the next power of two.
-
-        Split slices are used before open ones, but not all of them are searched while there
-        are open ones: a few draws find room if there is much.
-        """
-        size = 1 << (count - 1).bit_length()
-        if size > self.slice_size:
-            return self._find_long(count, size, rng)
-        if size < self.slice_size and self.split:
-            for _ in range(_DRAWS):
-                starts = self._starts(self.split.draw(rng), count, size)
-                if starts:
-                    return rng.choice(starts)
-        if self.open:
-            return self.open.draw(rng)
-        starts = [start for first in sorted(self.split) for start in self._starts(first, count, size)]
-        return rng.choice(starts) if starts else None
-
-    def _find_long(self, count: int, size: int, rng: random.Random) -> int | None:
-        for _ in range(_DRAWS if self.open else 0):
-            start = self.open.draw(rng) & -size
-            if self._has_room(start, count):
-                return start
-        starts = sorted({first & -size for first in self.open})
-        rng.shuffle(starts)
-        return next((start for start in starts if self._has_room(start, count)), None)
-
-    def _starts(self, first: int, count: int, size: int) -> list[int]:
-        free = self.free[first]
-        return [
-            start
-            for start in range(first, first + self.slice_size, size)
-            if start in free and (count == 1 or free.issuperset(range(start, start + count)))
+    def _choose_spis(self, spis: Ranges | int, rng: random.Random) -> Shortage | Ranges:
+        if isinstance(spis, Ranges):
+            if not self.spis_offered.covers(spis):
+                return Shortage.SPI_NOT_OURS
+            return spis if self.spis.isdisjoint(spis) else Shortage.SPI_IN_USE
+        size = 1 << (spis - 1).bit_length()
+        runs = [
+            range(start, last - spis + 2, size)
+            for first, last in self.spis_offered.pairs
+            if (start := -(-first // size) * size) + spis - 1 <= last
         ]
+        blocks = sum(map(len, runs))
+        for number in self._order(blocks, rng):
+            first = _item(runs, number)
+            if self.spis.isdisjoint(range(first, first + spis)):
+                return Ranges.of((first, first + spis - 1))
+        return Shortage.NO_SPI
 
-    def _has_room(self, start: int, count: int) -> bool:
-        return all(
-            first in self.open or self.free.get(first, _NONE).issuperset(range(low, high + 1))
-            for first, low, high in self._slices(Ranges(((start, start + count - 1),)))
-        )
+    @staticmethod
+    def _order(blocks: int, rng: random.Random) -> Iterator[int]:
+        """In which order to look at blocks: at random, and if there are few, at every one in the end."""
+        if not blocks:
+            return
+        for _ in range(_DRAWS):
+            yield rng.randrange(blocks)
+        if blocks <= _FEW_BLOCKS:
+            yield from rng.sample(range(blocks), blocks)
 
-    def _slices(self, ports: Ranges) -> Iterator[tuple[int, int, int]]:
-        """Cut into slices: the first port of each, and the first and last that are meant."""
-        for low, high in ports.pairs:
-            for first in range(low & -self.slice_size, high + 1, self.slice_size):
-                yield first, max(low, first), min(high, first + self.slice_size - 1)
 
-    def _put(self, ports: Ranges) -> None:
-        for first, low, high in self._slices(ports):
-            if first not in self.open:
-                self._set(first, self.free.get(first, _NONE).union(range(low, high + 1)))
-
-    def _set(self, first: int, ports: set[int] | frozenset[int]) -> None:
-        """Say what is free of a slice that is not open."""
-        if len(ports) == self.slice_size:
-            self.open.add(first)
-            ports = _NONE
-        if ports:
-            self.free[first] = set(ports)
-            self.split.add(first)
-        else:
-            self.free.pop(first, None)
-            self.split.discard(first)
+def _item(runs: list[range], number: int) -> int:
+    for run in runs:
+        if number < len(run):
+            return run[number]
+        number -= len(run)
+    raise IndexError(number)
 
 
 class Pool:
@@ -249,6 +177,8 @@ class Pool:
         *,
         shared: Iterable[tuple[Address, Ranges]] = (),
         whole: Iterable[Prefix] = (),
+        spis: Mapping[Address, Ranges] | None = None,
+        ike: Iterable[Address] = (),
         slice_size: int = 64,
         rest_seconds: float = 120.0,
         quota: Quota | None = None,
@@ -258,12 +188,17 @@ class Pool:
 
         Args:
             realm: Number of the realm that the addresses belong to.
-            shared: Addresses leased by port, with the ports that may be leased.
+            shared: Addresses leased by port, with the ports that may be leased; maybe none, for IPsec only.
             whole: Prefixes of addresses leased whole.
+            spis: Which SPIs of shared addresses may be leased; 0 to 255 never are.
+            ike: Shared addresses whose port 500 is shared by initiator cookie, and so is no port to lease.
             slice_size: Ports of an aligned slice, a power of two: what the kernel plane keeps one word for.
             rest_seconds: How long what is given back rests (RFC 3102 §6.1: at least two minutes).
             quota: Limits for every single host.
             seed: Where the random choices begin.
+
+        Raises:
+            ValueError: these contradict each other.
         """
         if slice_size & (slice_size - 1) or not 1 <= slice_size <= 4096:
             raise ValueError(f"slice size {slice_size} is not a power of two within 1..4096")
@@ -272,14 +207,21 @@ class Pool:
         self.rest_seconds = rest_seconds
         self.quota = quota or Quota()
         self._rng = random.Random(seed)
-        self._shared = {address: _Shared(ports, slice_size) for address, ports in shared}
-        self._order = tuple(self._shared)
-        for each in self._shared.values():
-            each.fill()
+        offered, by_cookie = dict(spis or {}), frozenset(ike)
+        self._shared = {
+            address: _Shared(
+                slices=Slices(ports - Ranges.of(IKE_PORT) if address in by_cookie else ports, slice_size),
+                spis_offered=_within_spis(offered.get(address, _NOTHING)),
+                ike=address in by_cookie,
+            )
+            for address, ports in shared
+        }
         self._whole = tuple(whole)
-        self._free_whole = _Bag(address for prefix in self._whole for address in prefix)
+        self._free_whole = Bag(address for prefix in self._whole for address in prefix)
         if overlap := [str(address) for address in self._free_whole if address in self._shared]:
             raise ValueError(f"{overlap[0]} cannot be leased both whole and by port")
+        if strange := [str(each) for each in (*offered, *by_cookie) if each not in self._shared]:
+            raise ValueError(f"{strange[0]} offers SPIs or IKE and is no shared address")
         self._resting: deque[tuple[float, Resource]] = deque()
         self._holdings: dict[Owner, Counter[str]] = {}
         self._addresses: dict[Owner, Counter[Address]] = {}
@@ -287,15 +229,36 @@ class Pool:
     @property
     def claims(self) -> tuple[Selector, ...]:
         """Everything the pool may lease, as selectors for a table."""
-        by_port = tuple(
-            Selector(realm=self.realm, local=Prefix.of(address), kind=Kind.PORT, values=each.ports)
-            for address, each in self._shared.items()
-        )
-        return by_port + tuple(Selector(realm=self.realm, local=prefix) for prefix in self._whole)
+        return (*self._shared_claims(), *(Selector(realm=self.realm, local=prefix) for prefix in self._whole))
+
+    def _shared_claims(self) -> Iterator[Selector]:
+        for address, each in self._shared.items():
+            local = Prefix.of(address)
+            if each.ports:
+                yield Selector(realm=self.realm, local=local, kind=Kind.PORT, values=each.ports)
+            if each.spis_offered:
+                yield Selector(realm=self.realm, local=local, kind=Kind.SPI, values=each.spis_offered)
+            if each.ike:
+                yield Selector(realm=self.realm, local=local, kind=Kind.COOKIE)
+
+    @property
+    def shared_addresses(self) -> tuple[Address, ...]:
+        """The addresses that are leased by port and SPI."""
+        return tuple(self._shared)
+
+    @property
+    def offers_spis(self) -> bool:
+        """Whether SPIs may be leased of any address."""
+        return any(each.spis_offered for each in self._shared.values())
+
+    @property
+    def offers_ike(self) -> bool:
+        """Whether port 500 of any address is shared by cookie."""
+        return any(each.ike for each in self._shared.values())
 
     def free_ports(self) -> int:
         """How many ports could be leased now."""
-        return sum(len(each) for each in self._shared.values())
+        return sum(len(each.slices) for each in self._shared.values())
 
     def free_addresses(self) -> int:
         """How many whole addresses could be leased now."""
@@ -319,9 +282,8 @@ class Pool:
             raise PoolError(Shortage.ADDRESS_IN_USE)
         if address is None and not self._free_whole:
             raise PoolError(Shortage.NO_ADDRESS)
-        self._check_quota(owner, addresses=1)
-        chosen = address or self._free_whole.draw(self._rng)
-        resource = Resource(realm=self.realm, address=chosen)
+        resource = Resource(realm=self.realm, address=address or self._free_whole.draw(self._rng))
+        self._check_quota(owner, resource)
         self._enter(owner, resource)
         return resource
 
@@ -339,44 +301,93 @@ class Pool:
         Raises:
             PoolError: ADDRESS_NOT_OURS, PORTS_NOT_OURS, PORTS_IN_USE, NO_ADDRESS, NO_PORTS or QUOTA.
         """
-        self._wake(now)
-        if address is not None and address not in self._shared:
-            raise PoolError(Shortage.ADDRESS_NOT_OURS)
-        if not self._shared:
-            raise PoolError(Shortage.NO_ADDRESS)
-        candidates = [address] if address is not None else self._preferred(owner)
-        chosen = self._find(candidates, ports)
-        self._check_quota(owner, ports=len(chosen[1]))
-        resource = Resource(realm=self.realm, address=chosen[0], ports=chosen[1])
-        self._enter(owner, resource)
-        return resource
+        return self._take(owner, self._shared, address, _Wanted(ports=ports, spis=None, identity=None), now)
 
-    def take_spis(self, owner: Owner, *, address: Address, spis: Ranges | int, now: float) -> Resource:
-        """Lease SPIs of a shared address (RFC 3104 §6.2); any-n SPIs come as an aligned, random range.
+    def take_spis(
+        self,
+        owner: Owner,
+        *,
+        address: Address | None = None,
+        spis: Ranges | int,
+        ports: Ranges | int | None = None,
+        now: float,
+    ) -> Resource:
+        """Lease SPIs of a shared address, and ports of it if any are wanted (RFC 3104 §6.2).
+
+        Where port 500 of the address is shared by cookie, the lease may use it as well.
 
         Args:
             owner: Who gets them.
-            address: A shared address.
+            address: The address asked for; None: any.
             spis: The very SPIs asked for, or how many of any.
+            ports: The very ports asked for, how many of any, or None.
             now: Seconds since 1970.
 
         Raises:
-            PoolError: ADDRESS_NOT_OURS, SPI_NOT_OURS, SPI_IN_USE, NO_SPI or QUOTA.
+            PoolError: SPI_NOT_OURS, SPI_IN_USE or NO_SPI, or what ``take_ports`` raises.
         """
+        fit = {at: each for at, each in self._shared.items() if each.spis_offered}
+        return self._take(owner, fit, address, _Wanted(ports=ports, spis=spis, identity=None), now)
+
+    def take_identity(self, owner: Owner, *, address: Address | None = None, identity: int, now: float) -> Resource:
+        """Lease the calls of one IKE initiator to port 500 of a shared address (seed RSIP 4.1).
+
+        Args:
+            owner: Who gets them.
+            address: The address asked for; None: any.
+            identity: The initiator, as ``border.identity.identity_value`` gives it.
+            now: Seconds since 1970.
+
+        Raises:
+            PoolError: ADDRESS_NOT_OURS, IDENTITY_IN_USE, NO_ADDRESS or QUOTA.
+        """
+        fit = {at: each for at, each in self._shared.items() if each.ike}
+        return self._take(owner, fit, address, _Wanted(ports=None, spis=None, identity=identity), now)
+
+    def _take(
+        self,
+        owner: Owner,
+        fit: Mapping[Address, _Shared],
+        address: Address | None,
+        wanted: _Wanted,
+        now: float,
+    ) -> Resource:
+        """Take from the first address that has all of it."""
         self._wake(now)
-        shared = self._shared.get(address)
-        if shared is None:
+        if address is not None and address not in fit:
             raise PoolError(Shortage.ADDRESS_NOT_OURS)
-        chosen = self._choose_spis(shared, spis)
-        self._check_quota(owner, spis=len(chosen))
-        resource = Resource(realm=self.realm, address=address, spis=chosen)
-        self._enter(owner, resource)
-        return resource
+        if not fit:
+            raise PoolError(Shortage.NO_ADDRESS)
+        shortage: Shortage | None = None
+        for each in [address] if address is not None else self._preferred(owner, fit):
+            shared = fit[each]
+            chosen = shared.choose(wanted, self._rng)
+            if isinstance(chosen, Shortage):
+                shortage = _graver(shortage, chosen)
+                continue
+            resource = Resource(
+                realm=self.realm,
+                address=each,
+                ports=chosen[0],
+                spis=chosen[1],
+                ike=shared.ike and (wanted.spis is not None or wanted.identity is not None),
+                identities=None if wanted.identity is None else Ranges.of(wanted.identity),
+            )
+            self._check_quota(owner, resource)
+            self._enter(owner, resource)
+            return resource
+        assert shortage is not None
+        raise PoolError(shortage)
 
     def release(self, owner: Owner, resource: Resource, *, now: float) -> None:
-        """Give a resource back; it rests for ``rest_seconds`` first."""
-        self._count(owner, resource, -1)
+        """Give a resource back; it rests for ``rest_seconds`` first. IKE initiators need no rest: they call anew."""
+        self._uncount(owner, resource)
         self._resting.append((now + self.rest_seconds, resource))
+
+    def cancel(self, owner: Owner, resource: Resource) -> None:
+        """Undo a take of which nobody has heard: no packet can be under way, so nothing rests."""
+        self._uncount(owner, resource)
+        self._free(resource)
 
     def restore(self, owner: Owner, resource: Resource) -> None:
         """Enter what a store says is leased, whatever the pool looks like by now."""
@@ -389,75 +400,53 @@ class Pool:
 
     def _wake(self, now: float) -> None:
         while self._resting and self._resting[0][0] <= now:
-            resource = self._resting.popleft()[1]
-            shared = self._shared.get(resource.address)
-            if resource.whole:
-                if any(resource.address in prefix for prefix in self._whole):
-                    self._free_whole.add(resource.address)
-            elif shared is not None:
-                shared.give(resource.ports or Ranges(()))
-                shared.spis.difference_update(resource.spis or ())
+            self._free(self._resting.popleft()[1])
 
-    def _preferred(self, owner: Owner) -> Iterator[Address]:
+    def _free(self, resource: Resource) -> None:
+        shared = self._shared.get(resource.address)
+        if resource.whole:
+            if any(resource.address in prefix for prefix in self._whole):
+                self._free_whole.add(resource.address)
+        elif shared is not None:
+            shared.slices.give(resource.ports or _NOTHING)
+            shared.spis.difference_update(resource.spis or ())
+
+    def _preferred(self, owner: Owner, fit: Mapping[Address, _Shared]) -> Iterator[Address]:
         """The owner's own addresses first, the others from a random one on (paired pooling, RFC 6888 REQ-2)."""
-        own = [address for address in self._addresses.get(owner, ()) if address in self._shared]
+        own = [address for address in self._addresses.get(owner, ()) if address in fit]
         yield from own
-        start = self._rng.randrange(len(self._order))
-        for address in (*self._order[start:], *self._order[:start]):
+        others, start = tuple(fit), self._rng.randrange(len(fit))
+        for address in (*others[start:], *others[:start]):
             if address not in own:
                 yield address
 
-    def _find(self, candidates: Iterable[Address], ports: Ranges | int) -> tuple[Address, Ranges]:
-        shortage = Shortage.NO_PORTS
-        for address in candidates:
-            shared = self._shared[address]
-            if isinstance(ports, int):
-                first = shared.find(ports, self._rng)
-                if first is not None:
-                    return address, Ranges.of((first, first + ports - 1))
-            elif not shared.ports.covers(ports):
-                shortage = Shortage.PORTS_NOT_OURS if shortage is Shortage.NO_PORTS else shortage
-            elif not all(shared.is_free(port) for port in ports):
-                shortage = Shortage.PORTS_IN_USE
-            else:
-                return address, ports
-        raise PoolError(shortage)
-
-    def _choose_spis(self, shared: _Shared, spis: Ranges | int) -> Ranges:
-        if isinstance(spis, Ranges):
-            if spis.pairs[0][0] < SPI_FIRST:
-                raise PoolError(Shortage.SPI_NOT_OURS)
-            if not shared.spis.isdisjoint(spis):
-                raise PoolError(Shortage.SPI_IN_USE)
-            return spis
-        size = 1 << (spis - 1).bit_length()
-        for _ in range(64):
-            first = self._rng.randrange(SPI_FIRST, _SPI_END - size) & -size
-            chosen = range(first, first + spis)
-            if first >= SPI_FIRST and shared.spis.isdisjoint(chosen):
-                return Ranges.of(chosen)
-        raise PoolError(Shortage.NO_SPI)
-
-    def _check_quota(self, owner: Owner, *, ports: int = 0, addresses: int = 0, spis: int = 0) -> None:
+    def _check_quota(self, owner: Owner, resource: Resource) -> None:
         held, most = self._holdings.get(owner, Counter()), self.quota
         if (
             held["bindings"] + 1 > most.bindings
-            or held["ports"] + ports > most.ports
-            or held["addresses"] + addresses > most.addresses
-            or held["spis"] + spis > most.spis
+            or held["ports"] + len(resource.ports or ()) > most.ports
+            or held["addresses"] + resource.whole > most.addresses
+            or held["spis"] + len(resource.spis or ()) > most.spis
         ):
             raise PoolError(Shortage.QUOTA)
 
     def _enter(self, owner: Owner, resource: Resource) -> None:
         self._remove(resource)
+        if resource.identities and (shared := self._shared.get(resource.address)) is not None:
+            shared.identities.update(resource.identities)
         self._count(owner, resource, 1)
 
     def _remove(self, resource: Resource) -> None:
         if resource.whole:
             self._free_whole.discard(resource.address)
         elif (shared := self._shared.get(resource.address)) is not None:
-            shared.take(resource.ports or Ranges(()))
+            shared.slices.take(resource.ports or _NOTHING)
             shared.spis.update(resource.spis or ())
+
+    def _uncount(self, owner: Owner, resource: Resource) -> None:
+        self._count(owner, resource, -1)
+        if resource.identities and (shared := self._shared.get(resource.address)) is not None:
+            shared.identities.difference_update(resource.identities)
 
     def _count(self, owner: Owner, resource: Resource, sign: int) -> None:
         held = self._holdings.setdefault(owner, Counter())
@@ -471,3 +460,24 @@ class Pool:
             del addresses[resource.address]
         if not held["bindings"]:
             del self._holdings[owner], self._addresses[owner]
+
+
+_ORDER = (
+    Shortage.NO_PORTS,
+    Shortage.PORTS_NOT_OURS,
+    Shortage.PORTS_IN_USE,
+    Shortage.NO_SPI,
+    Shortage.SPI_NOT_OURS,
+    Shortage.SPI_IN_USE,
+    Shortage.IDENTITY_IN_USE,
+)
+
+
+def _graver(one: Shortage | None, other: Shortage) -> Shortage:
+    """Of what several addresses say, that of the one which came closest to giving it."""
+    return other if one is None or _ORDER.index(other) > _ORDER.index(one) else one
+
+
+def _within_spis(spis: Ranges) -> Ranges:
+    """What of the SPIs offered is not reserved."""
+    return spis - (spis - ALL_SPIS)

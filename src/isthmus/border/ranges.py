@@ -86,6 +86,10 @@ class Ranges:
                 left.append((first, last))
         return Ranges(tuple(left))
 
+    def __and__(self, other: Ranges) -> Ranges:
+        """What is in both."""
+        return self - (self - other)
+
     def overlaps(self, other: Ranges) -> bool:
         """Whether any number is in both."""
         return len(self - other) != len(self)

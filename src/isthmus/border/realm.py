@@ -37,6 +37,8 @@ class Realm:
     "What we are to the bindings whose selectors belong to this realm."
     interface: str | None = None
     "The network interface that leads into it; None in tests and on a plane without links."
+    mtu: int = 65535
+    "Largest packet that its interface carries, in octets: what comes out of a tunnel has to fit."
 
     def __post_init__(self) -> None:
         """Refuse numbers that a key cannot hold."""

@@ -29,12 +29,20 @@ class Kind(enum.IntEnum):
     SPI = 2
     "An ESP or AH security parameter index (RFC 3104 §4)."
     COOKIE = 3
-    "An IKE initiator cookie (RFC 3104 §6.1)."
+    """An IKE initiator cookie with UDP port 500 (RFC 3104 §6.1). Cookies are not handed out but learned: a selector
+    of this kind names none, and means those that its holder is the first to use."""
+    IDENTITY = 4
+    "The identity of an IKE initiator that calls port 500, as a hash of 64 bits (seed RSIP 4.1; an extension)."
 
     @property
     def limit(self) -> int:
         """One more than the greatest value."""
-        return {Kind.PORT: 1 << 16, Kind.SPI: 1 << 32, Kind.COOKIE: 1 << 64}[self]
+        return {Kind.PORT: 1 << 16, Kind.SPI: 1 << 32, Kind.COOKIE: 1 << 64, Kind.IDENTITY: 1 << 64}[self]
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether a selector names no values, because the plane learns them from packets."""
+        return self is Kind.COOKIE
 
 
 class Admit(enum.IntEnum):
@@ -98,15 +106,26 @@ class Selector:
     kind: Kind | None = None
     values: Ranges = Ranges(())
     remote: Remote = Remote()
+    lent: Ranges = Ranges(())
+    """Ports of this lease for which another binding of the same holder stands at present: one that listens on them.
+    They are in nobody's index under this selector, which may have no others."""
 
     def __post_init__(self) -> None:
         """Refuse selectors that no table could hold."""
+        if self.lent and (self.kind is not Kind.PORT or self.lent.overlaps(self.values)):
+            raise ValueError(f"{self.lent} cannot be lent by a selector of {self.values or 'no values'}")
         if self.kind is None:
             if self.values:
                 raise ValueError(f"{self.local} is held whole, yet values {self.values} are named")
             return
         if not self.local.whole:
             raise ValueError(f"{self.kind.name} values need one address, not {self.local}")
+        if self.kind.is_learned:
+            if self.values:
+                raise ValueError(f"{self.kind.name} values are learned, yet {self.values} are named")
+            return
+        if not self.values and self.lent:
+            return
         if not self.values or self.values.pairs[-1][1] >= self.kind.limit:
             raise ValueError(
                 f"{self.kind.name} values {self.values or '(none)'} are not within 0..{self.kind.limit - 1}"
@@ -125,4 +144,6 @@ class Selector:
 
     def __str__(self) -> str:
         """``149.112.240.55 port 10000-10063`` or a prefix."""
-        return str(self.local) if self.kind is None else f"{self.address} {self.kind.name.lower()} {self.values}"
+        if self.kind is None:
+            return str(self.local)
+        return f"{self.address} {self.kind.name.lower()} {self.values}".rstrip()

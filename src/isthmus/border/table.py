@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The binding table: one table, two indexes (architecture 4.3).
+"""The binding table: one table, three indexes (architecture 4.3).
 
 =============  ====================================  =====================================
 index          key                                   holds
 =============  ====================================  =====================================
 ``by_demux``   realm, address, kind, discriminator   RSAP-IP ports, SPIs, IKE cookies
 ``by_prefix``  realm, address prefix                 RSA-IP (a full-length prefix), sites
+``by_holder``  realm, address, kind, owner           who may send ESP and AH, and learn cookies
 =============  ====================================  =====================================
 
 The most specific entry wins: ``by_demux`` first, then ``by_prefix``, longest first. RFC
 3102 §3.2 asks first whether the address is held whole; the outcome is the same, because
 a pool never leases one address both whole and by port, and this order stays right when a
 wider prefix covers a shared address.
+
+What a host *sends* in ESP or AH carries its peer's SPI, which says nothing about who it is;
+there the question is whether the sender holds any SPI of the source address (RFC 3104 §4).
 
 Beside the bindings the table knows two more things that a verdict depends on: who has
 registered, and what is *claimed* - the resources of this border's pools, whether leased or
@@ -58,6 +62,7 @@ class BindingTable:
         self._entries: dict[BindingKey, Entry] = {}
         self._by_demux: dict[tuple[int, Address, Kind], list[_Span]] = {}
         self._by_prefix: dict[int, dict[int, dict[Address, BindingKey]]] = {}
+        self._by_holder: dict[tuple[int, Address, Kind], dict[BindingKey, Selector]] = {}
         self._held: dict[Owner, set[BindingKey]] = {}
         self._registered: set[Owner] = set()
         self._claims = tuple(claims)
@@ -77,6 +82,11 @@ class BindingTable:
     def held_by(self, owner: Owner) -> tuple[Entry, ...]:
         """Everything that one owner holds, by bind ID."""
         return tuple(self._entries[key] for key in sorted(self._held.get(owner, ())))
+
+    @property
+    def registered(self) -> frozenset[Owner]:
+        """Every far end whose packets are expected."""
+        return frozenset(self._registered)
 
     def is_registered(self, owner: Owner) -> bool:
         """Whether packets from this far end are expected at all."""
@@ -147,6 +157,9 @@ class BindingTable:
             at = bisect_right(spans, flow.value, key=lambda span: span[0]) - 1
             if at >= 0 and flow.value <= spans[at][1]:
                 return self._entries[spans[at][2]]
+        return self._lookup_prefix(flow)
+
+    def _lookup_prefix(self, flow: Flow) -> Entry | None:
         lengths = self._by_prefix.get(flow.realm, {})
         for length in sorted(lengths, reverse=True):
             shift = flow.local.family.bits - length
@@ -155,6 +168,35 @@ class BindingTable:
                 if key is not None:
                     return self._entries[key]
         return None
+
+    def lookup_holder(self, flow: Flow, kind: Kind, owner: Owner) -> Entry | None:
+        """Find by whose right an owner sends from an address, where the packet carries no value of its own.
+
+        Of several bindings the youngest without a limit on the peer counts, else the youngest that
+        allows this peer, else the youngest; where there is none, an address held whole.
+
+        Args:
+            flow: Only realm, local and remote are looked at.
+            kind: SPI or COOKIE.
+            owner: Who sends.
+        """
+        selectors = self._by_holder.get((flow.realm, flow.local, kind), {})
+        mine = sorted((key for key in selectors if key.owner == owner), reverse=True)
+        for key in mine:
+            if selectors[key].remote.network is None:
+                return self._entries[key]
+        for key in mine:
+            network = selectors[key].remote.network
+            if network is not None and flow.remote in network:
+                return self._entries[key]
+        if mine:
+            return self._entries[mine[0]]
+        entry = self._lookup_prefix(flow)
+        return entry if entry is not None and entry.binding.key.owner == owner else None
+
+    def learns(self, realm: int, address: Address, kind: Kind) -> bool:
+        """Whether anybody holds a selector of this kind at an address: may cookies be learned there?"""
+        return (realm, address, kind) in self._by_holder
 
     def holder(self, selector: Selector) -> BindingKey | None:
         """Who holds any of what a selector names: the same prefix, or an overlapping value."""
@@ -185,6 +227,10 @@ class BindingTable:
             by_length = self._by_prefix.setdefault(selector.realm, {}).setdefault(selector.local.length, {})
             by_length[selector.address] = key
             return
+        if selector.kind is not Kind.PORT:
+            self._by_holder.setdefault((selector.realm, selector.address, selector.kind), {})[key] = selector
+        if not selector.values:
+            return
         spans = self._by_demux.setdefault((selector.realm, selector.address, selector.kind), [])
         for first, last in selector.values.pairs:
             insort(spans, (first, last, key))
@@ -195,6 +241,14 @@ class BindingTable:
             del by_length[selector.address]
             if not by_length:
                 del self._by_prefix[selector.realm][selector.local.length]
+            return
+        if selector.kind is not Kind.PORT:
+            # A binding may have several selectors of one kind, and is there once.
+            holders = self._by_holder.get((selector.realm, selector.address, selector.kind), {})
+            holders.pop(key, None)
+            if not holders:
+                self._by_holder.pop((selector.realm, selector.address, selector.kind), None)
+        if not selector.values:
             return
         index = (selector.realm, selector.address, selector.kind)
         spans = self._by_demux[index]

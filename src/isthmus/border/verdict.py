@@ -37,7 +37,7 @@ class Reason(enum.IntEnum):
     FORWARDED_OUTWARD = 1, 0, "The packet came out of a tunnel, its source was its sender's to use, and it went on."
     PASSED = 2, 0, "The packet is not isthmus's concern and went to the machine's own IP stack."
     PUNTED = 3, 0, "The packet needs more than the fast path does and went to the reference plane."
-    REPLIED = 4, 0, "The packet was answered with an ICMP error and dropped."
+    REPLIED = 4, 0, "The packet was answered, with an ICMP error or an echo reply, and went no further."
     MALFORMED = 5, 0, "A header does not parse: too short, a wrong version, or lengths that contradict each other."
     NO_BINDING = 6, 0, "The destination is in a pool of this gateway and nobody holds it now."
     LEASE_EXPIRED = 7, 0, "A binding matched, but its deadline has passed and nothing has renewed it."
@@ -50,7 +50,7 @@ class Reason(enum.IntEnum):
     REMOTE_PORT_NOT_ALLOWED = 14, 315, "The flow policy of the binding allows this peer's address, but not this port."
     TTL_EXCEEDED = 15, 0, "The time to live ran out at this border."
     TOO_BIG = 16, 0, "The packet does not fit into the tunnel and forbids fragmentation."
-    FRAGMENT = 17, 0, "A fragment, which has no ports of its own; reassembly is not offered yet."
+    FRAGMENT = 17, 0, "A fragment that no packet can be put together from: its length or its place is impossible."
     NO_DISCRIMINATOR = (
         18,
         0,
@@ -65,11 +65,18 @@ class Reason(enum.IntEnum):
         "The inner destination is one no packet may leave for: loopback, multicast, broadcast, or zero.",
     )
     NO_ROUTE = 23, 0, "There is no route or no neighbour for where the packet should go."
+    HELD = 24, 0, "A fragment waits for the rest of its packet, which will be counted once it is whole."
+    FRAGMENT_OVERLAP = 25, 0, "Fragments of one packet contradict each other; all of them were discarded."
+    FRAGMENT_TIMEOUT = 26, 0, "Fragments waited in vain for the rest of their packet."
+    FRAGMENT_LIMIT = 27, 0, "Too many fragments wait already, in all or from this source."
+    UNKNOWN_COOKIE = 28, 0, "An IKE packet to the shared port 500 has an initiator cookie that no host has used."
+    COOKIE_IN_USE = 29, 0, "Another host behind the same address already uses this IKE initiator cookie with port 500."
+    NO_IDENTIFIER = 30, 0, "Every ICMP identifier of this host's lease is in use by another of its programs."
 
     @property
     def is_drop(self) -> bool:
         """Whether a packet that left by this reason was discarded."""
-        return self >= Reason.MALFORMED
+        return self >= Reason.MALFORMED and self is not Reason.HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,9 @@ class Reply:
     realm: int
     packet: bytes
     reason: Reason
-    "Why: TTL_EXCEEDED, TOO_BIG."
+    "Why: TTL_EXCEEDED, TOO_BIG; REPLIED for the answer to an echo request."
+    device: str | None = None
+    "At a host: the device that the packet came from, if it was a program's."
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +113,16 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Keep a fragment until the rest of its packet has come; it counts as HELD."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pass:
     """Leave the packet to the machine's own IP stack."""
+
+    packets: tuple[bytes, ...] = ()
+    "What to leave to it instead: the fragments as they came, where they had to be put together to tell."
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +130,7 @@ class Punt:
     """The fast path hands the packet to the reference plane."""
 
 
-Verdict = Forward | Reply | Drop | Pass | Punt
+Verdict = Forward | Reply | Drop | Hold | Pass | Punt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

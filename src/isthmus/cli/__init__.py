@@ -20,8 +20,13 @@ from isthmus.errors import IsthmusError
 COMMANDS = {
     "up": "Run the daemon: a gateway, a host, or both.",
     "run": "Run one program on a leased address, in a namespace of its own.",
+    "expose": "Publish a service of this machine at a leased address.",
+    "query": "Ask the gateway what is local and what remote.",
+    "find": "Find the gateways of this network, by DHCP and SLP.",
     "leases": "Show who holds what.",
     "who-had": "Say who held an address and port, now or at a time.",
+    "revoke": "End leases before their time, and tell their hosts.",
+    "nat": "Hosts without RSIP beside those with it.",
     "counters": "Show packets by reason.",
     "decode": "Octets or a capture to text.",
     "check": "Replay a capture through a plane.",

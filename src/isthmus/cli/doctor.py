@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 KERNEL_NEEDS = ("kernel", "CAP_NET_ADMIN", "libbpf", "objects", "veth", "clsact", "programs")
 REFERENCE_NEEDS = ("CAP_NET_ADMIN", "CAP_NET_RAW", "packet-socket", "veth")
 _IPIP_OCTETS = 20
+_IPV4 = 4
 
 
 @output.plain_errors
@@ -57,6 +58,7 @@ def machine() -> Iterator[Finding]:
     yield from probe.bpf_files()
     yield probe.programs()
     yield probe.user_namespaces()
+    yield probe.guests()
     yield from probe.namespace()
     yield from probe.clocks()
     yield probe.forwarding()
@@ -79,7 +81,8 @@ def settings(config: Config | None) -> Iterator[Finding]:
             yield offload
         yield _tunnel_mtu(interface, size, config)
     if config is not None and config.gateway is not None:
-        yield _gateway_address(config.gateway)
+        yield from _gateway_addresses(config.gateway)
+        yield from _beside(config)
 
 
 def verdict(findings: list[Finding]) -> tuple[Finding, Finding]:
@@ -130,20 +133,43 @@ def _tunnel_mtu(interface: str, size: int, config: Config | None) -> Finding:
     wanted = config.gateway.tunnel_mtu
     if interface != near:
         return ok(name, f"{size}")
+    if wanted is None:
+        return ok(name, f"{size}: an IP-in-IP tunnel over it carries {size - _IPIP_OCTETS}, over IPv6 {size - 40}")
     if size < wanted + _IPIP_OCTETS:
         remedy = f"set gateway.tunnel_mtu = {size - _IPIP_OCTETS}, or the interface's MTU to {wanted + _IPIP_OCTETS}"
         return missing(name, f"{size} is too small for gateway.tunnel_mtu = {wanted} and 20 octets of header", remedy)
     return ok(name, f"{size} carries gateway.tunnel_mtu = {wanted} and 20 octets of header")
 
 
-def _gateway_address(gateway: GatewaySection) -> Finding:
+def _gateway_addresses(gateway: GatewaySection) -> Iterator[Finding]:
     import socket
 
-    name = "gateway.address"
+    here = gateway.address if gateway.endpoint is not None else (*gateway.address, *(gateway.tunnel_address or ()))
+    for address in dict.fromkeys(here):
+        name = "gateway.address" if address in gateway.address else "gateway.tunnel_address"
+        family = socket.AF_INET if address.version == _IPV4 else socket.AF_INET6
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe_socket:
+                probe_socket.bind((str(address), 0))
+        except OSError as error:
+            remedy = f"ip address add {address}/LENGTH dev INTERFACE of realm {gateway.near}"
+            yield missing(name, f"{address}: {error.strerror}", remedy)
+        else:
+            yield ok(name, f"{address} is an address of this machine")
+
+
+def _beside(config: Config) -> Iterator[Finding]:
+    """What else on this machine may use what is leased."""
+    from isthmus.daemon import nat
+    from isthmus.errors import PlaneError
+
+    name = "leased ports"
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe_socket:
-            probe_socket.bind((str(gateway.address), 0))
-    except OSError as error:
-        remedy = f"ip address add {gateway.address}/LENGTH dev INTERFACE of realm {gateway.near}"
-        return missing(name, f"{gateway.address}: {error.strerror}", remedy)
-    return ok(name, f"{gateway.address} is an address of this machine")
+        faults = list(nat.faults(config))
+    except PlaneError as error:
+        yield warn(name, f"it cannot be seen who else uses them: {error}", "run as root, with nftables installed")
+        return
+    for each in faults:
+        yield warn(name, each.what, each.remedy)
+    if not faults:
+        yield ok(name, "nothing else on this machine uses them")

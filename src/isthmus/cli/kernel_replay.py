@@ -117,7 +117,7 @@ class _Interfaces:
 
     def find(self, name: str) -> Link:
         if name not in self._made:
-            self._made[name] = Link(_make(f"ist{len(self._made)}"), bare=False)
+            self._made[name] = Link(_make(f"ist{len(self._made)}"), bare=False, mtu=65535)
         return self._made[name]
 
     def indexes(self) -> set[int]:

@@ -49,6 +49,8 @@ def from_store(path: Path) -> list[dict[str, Any]]:
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     names = ("host", "client_id", "bind_id", "address", "ports", "spis", "method", "tunnel", "granted_at", "expires_at")
     cells = {name: row.get(name) for name in names}
-    if not cells["ports"] and not cells["spis"]:
+    if row.get("ike"):
+        cells["ports"] = f"{cells['ports']}, 500 (IKE)" if cells["ports"] else "500 (IKE)"
+    elif not cells["ports"] and not cells["spis"]:
         cells["ports"] = "all"
     return tuple(cells.values())

@@ -201,6 +201,15 @@ def offload(interface: str) -> Finding | None:
     return ok(f"offload {interface}", "large receive offload is off (GRO is harmless)")
 
 
+def guests() -> Finding:
+    """Whether the lab can start stock kernels, and IKE in them: for its scenarios with IPsec."""
+    from isthmus.lab import ipsec
+
+    if lacks := ipsec.missing():
+        return warn("lab-ipsec", "the lab's scenarios with IPsec cannot be played", lacks)
+    return ok("lab-ipsec", "User Mode Linux and strongSwan are there")
+
+
 def forwarding() -> Finding:
     """Whether the machine routes at all."""
     if sysctl("net/ipv4/ip_forward") == "1":

@@ -11,12 +11,13 @@ from typing import Protocol, assert_never
 
 from isthmus.border.effect import Bind, Register
 from isthmus.border.realm import Border
-from isthmus.border.verdict import Drop, Forward, Pass, Punt, Reason, Reply, Verdict
+from isthmus.border.verdict import Drop, Forward, Hold, Pass, Punt, Reason, Reply, Verdict
 from isthmus.cli.bindings_file import Place
 from isthmus.daemon.config import Config
 from isthmus.errors import IsthmusError, WireError
 from isthmus.wire import pcapng
 from isthmus.wire.ipv4 import Ipv4View
+from isthmus.wire.ipv6 import Ipv6View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,10 @@ class Replayed(Protocol):
         """Let go of it."""
 
 
+_TUNNEL_MTU = 1480
+"""Where neither the configuration nor a binding says it: IP-IP over Ethernet."""
+
+
 def place_of(config: Config) -> Place:
     """What a configuration says about bindings; its gateway's, if it has two roles."""
     from isthmus.daemon import config as configuration
@@ -64,9 +69,10 @@ def place_of(config: Config) -> Place:
     realms = {each.name: config.realm_number(each.name) for each in config.realm}
     gateway = config.gateway
     if gateway is not None:
-        end = configuration.address(gateway.address)
-        return Place(realms=realms, leased=realms[gateway.realm], our_end=end, tunnel_mtu=gateway.tunnel_mtu)
-    from isthmus.daemon.host import LEASED_REALM
+        end = configuration.address(next(iter(gateway.tunnel_address or gateway.address)))
+        mtu = gateway.tunnel_mtu or _TUNNEL_MTU
+        return Place(realms=realms, leased=realms[gateway.realm], our_end=end, tunnel_mtu=mtu)
+    from isthmus.daemon.settlement import LEASED_REALM
 
     return Place(realms=realms | {"leased": LEASED_REALM}, leased=LEASED_REALM, our_end=None)
 
@@ -81,12 +87,13 @@ def border_of(config: Config, effects: Sequence[Register | Bind]) -> Border:
         from isthmus.daemon import gateway
 
         return gateway.border(config)
-    from isthmus.daemon import host
+    from isthmus.daemon import settlement
 
+    assert config.host is not None
     here = next((each.binding.crossing.local for each in effects if isinstance(each, Bind)), None)
     if here is None:
         raise IsthmusError("a host's configuration says nothing of its leases: give them with --leases")
-    return host.border(config, here)
+    return settlement.border(config, config.realm_number(config.host.near), here)
 
 
 def standing(path: Path) -> tuple[Register | Bind, ...]:
@@ -159,6 +166,8 @@ def outcome(verdict: Verdict) -> Outcome:
             return Outcome(verdict="reply", reason=verdict.reason, realm=verdict.realm, packets=(verdict.packet,))
         case Drop():
             return Outcome(verdict="drop", reason=verdict.reason)
+        case Hold():
+            return Outcome(verdict="hold", reason=Reason.HELD)
         case Pass():
             return Outcome(verdict="pass", reason=Reason.PASSED)
         case Punt():
@@ -200,9 +209,9 @@ def frames(path: Path) -> list[pcapng.Frame]:
 
 
 def _by_destination(packet: bytes, border: Border) -> int:
-    end = border.tunnel_ends[0]
+    leads_to = border.tunnel_ends[0].leads_to
     try:
-        destination = Ipv4View.parse(packet).dst
+        view = Ipv6View.parse(packet) if packet[:1] and packet[0] >> 4 == 6 else Ipv4View.parse(packet)
     except WireError:
-        return end.leads_to
-    return end.realm if destination == end.address else end.leads_to
+        return leads_to
+    return next((end.realm for end in border.tunnel_ends if end.address == view.dst), leads_to)

@@ -21,19 +21,28 @@ def run(
         int, typer.Option(min=1, max=255, help="Ports to lease at first, and whenever they run short.")
     ] = 64,
     whole: Annotated[bool, typer.Option("--whole", help="Lease a whole address (RSA-IP).")] = False,
+    listen: Annotated[
+        str | None, typer.Option(metavar="PORTS", help="Ports of the leased address that anybody may call, like 8080.")
+    ] = None,
+    remote: Annotated[
+        str | None, typer.Option(help="The only peer; a host under a remote flow policy must name one.")
+    ] = None,
+    remote_port: Annotated[int | None, typer.Option(min=1, max=65535, help="The peer's only port, likewise.")] = None,
     dns: Annotated[str | None, typer.Option(help="A DNS server for the program.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Say on standard error what was leased.")] = False,
 ) -> None:
     """Run one unmodified program on a leased address and port range, in a namespace of its own.
 
     The program sees one interface with the leased address. Its connections use ports of the
-    lease; when half of them are in use, more are asked for. Its exit status is passed on, and what was
+    lease; when half of them are in use, more are asked for. With --listen it is a server, too: those ports
+    are leased beside the others, and the program sees who calls. Its exit status is passed on, and what was
     leased is given back when it ends. Needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN: it makes a
     network namespace).
     """
     from contextlib import ExitStack
 
     from isthmus.address import Address
+    from isthmus.border.ranges import Ranges
     from isthmus.daemon.control import find_socket
     from isthmus.daemon.program import Program, route_to, temporary_agent
 
@@ -44,7 +53,8 @@ def run(
             where = stack.enter_context(temporary_agent(gateway=far, interface=near, transport=transport))
         else:
             where = find_socket(socket, config)
-        program = Program(where, ports=ports, whole=whole)
+        listens = Ranges.parse(listen) if listen else None
+        program = Program(where, ports=ports, whole=whole, listen=listens, remote=remote, remote_port=remote_port)
         stack.callback(program.close)
         if show:
             held = program.grant.ports or "all ports"

@@ -29,7 +29,7 @@ def who_had(
     is taken in the zone of this machine. Without a port, every holder of any part of the address
     is listed. The exit status is 0 if there is an answer, and 1 if it is "nobody".
     """
-    address, port = _endpoint(what)
+    address, port = endpoint(what)
     when = _time(at)
     if state is not None:
         rows = from_store(state, address, port=port, at=when)
@@ -60,7 +60,8 @@ def from_store(path: Path, address: Address, *, port: int | None, at: float | No
     return [tenure_row(tenure) for tenure in tenures]
 
 
-def _endpoint(what: str) -> tuple[Address, int | None]:
+def endpoint(what: str) -> tuple[Address, int | None]:
+    """Read ``ADDRESS``, ``ADDRESS:PORT`` or ``[ADDRESS]:PORT``; ends the program where it is none."""
     address, colon, port = what.partition(":")
     if what.count(":") > 1:
         address, colon, port = what.strip("[").partition("]:")

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -105,20 +106,25 @@ class ControlServer:
 class ControlClient:
     """A connection to a daemon, for those that hold something or wait for events."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, timeout: float | None = None) -> None:
         """Connect.
+
+        Args:
+            path: The socket.
+            timeout: How many seconds an answer may take; None: for ever.
 
         Raises:
             ControlError: nobody listens there.
         """
         self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout)
         try:
             self._socket.connect(str(path))
         except OSError as error:
             self._socket.close()
             hint = "start it with 'isthmus up CONFIG', or name its socket with --socket"
             raise ControlError(f"{path}: no isthmus answers here ({error.strerror}); {hint}") from error
-        self._file = self._socket.makefile("rwb")
+        self._received = b""
         self.events: list[dict[str, Any]] = []
         "Events that arrived while a response was waited for."
 
@@ -129,9 +135,8 @@ class ControlClient:
             ControlError: the daemon refused, or went away.
         """
         try:
-            self._file.write(json.dumps(request).encode() + b"\n")
-            self._file.flush()
-            while line := self._file.readline():
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            while (line := self._line()) is not None:
                 answer = json.loads(line)
                 if "event" in answer:
                     self.events.append(answer)
@@ -143,9 +148,39 @@ class ControlClient:
             raise ControlError(f"the daemon went away: {error}") from error
         raise ControlError("the daemon went away without an answer")
 
+    def wait_events(self, seconds: float) -> list[dict[str, Any]]:
+        """Take the events that have come, waiting for the first one.
+
+        Args:
+            seconds: How long to wait.
+
+        Raises:
+            ControlError: the daemon went away.
+        """
+        try:
+            wait = 0.0 if self.events else seconds
+            while b"\n" in self._received or select.select([self._socket], [], [], wait)[0]:
+                line, wait = self._line(), 0.0
+                if line is None:
+                    raise ControlError("the daemon went away")
+                self.events.append(json.loads(line))
+        except (OSError, ValueError) as error:
+            raise ControlError(f"the daemon went away: {error}") from error
+        events, self.events = self.events, []
+        return events
+
+    def _line(self) -> bytes | None:
+        """The next line, waited for; None at the end."""
+        while b"\n" not in self._received:
+            octets = self._socket.recv(65536)
+            if not octets:
+                return None
+            self._received += octets
+        line, _, self._received = self._received.partition(b"\n")
+        return line
+
     def close(self) -> None:
         """Hang up; what this connection holds ends."""
-        self._file.close()
         self._socket.close()
 
 

@@ -22,12 +22,15 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from isthmus.address import Address, Prefix
+from isthmus.daemon import shared_address
 from isthmus.daemon.offloop import off_loop
 from isthmus.errors import Unsupported
 from isthmus.plane.link import pair
 
 CLONE_NEWNET = 0x40000000
 CLONE_NEWNS = 0x00020000
+_MAIN = 254
+"""The routing table that a program's namespace has its default route in."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -53,9 +56,14 @@ def create(name: str, *, mtu: int) -> Device:
     """
     pair.create(name, mtu=mtu)
     for end in (name, f"{name}p"):
-        write_sysctl(f"net/ipv6/conf/{end}/disable_ipv6", "1")
-        write_sysctl(f"net/ipv4/conf/{end}/rp_filter", "0")
+        prepare(end)
     return Device(name=name)
+
+
+def prepare(interface: str) -> None:
+    """Keep IPv6 of the machine's own off a device, and let answers to any peer in."""
+    write_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "1")
+    write_sysctl(f"net/ipv4/conf/{interface}/rp_filter", "0")
 
 
 @off_loop
@@ -66,7 +74,13 @@ def remove(device: Device) -> None:
 
 @off_loop
 def configure(
-    device: Device, address: Address, routes: Iterable[Prefix], *, mtu: int, namespace: str | None = None
+    device: Device,
+    address: Address,
+    routes: Iterable[Prefix],
+    *,
+    mtu: int,
+    shared: bool = True,
+    namespace: str | None = None,
 ) -> None:
     """Give the device its leased address and the routes that lead through it.
 
@@ -75,6 +89,7 @@ def configure(
         address: The leased address.
         routes: Destinations reached from it.
         mtu: Of the tunnel, in octets: the routes announce it, so that TCP's MSS fits.
+        shared: Whether others have ports of the address, too, and are to be reached there.
         namespace: Where ``NAME`` is now; None: here.
     """
     with inside(namespace) if namespace else contextlib.nullcontext(), IPRoute() as links:
@@ -90,6 +105,8 @@ def configure(
                 scope=253,
                 metrics={"mtu": mtu, "advmss": mtu - 40},
             )
+        if shared:
+            shared_address.lead_out(links, {address: _MAIN})
 
 
 @off_loop

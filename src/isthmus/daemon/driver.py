@@ -12,6 +12,7 @@ before its batch is durable and programmed.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -60,13 +61,20 @@ class GatewayDriver:
         self._wake = asyncio.Event()
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self.gateway = make_gateway()
+        self._refused: Counter[ErrorCode | str] = Counter()
         self.batches = 0
         self.granted = 0
+
+    @property
+    def refusals(self) -> Counter[ErrorCode | str]:
+        """How many control messages were not served, and why; see ``Gateway.refusals``."""
+        return self._refused + self.gateway.refusals
 
     def restore(self) -> tuple[Register | Bind, ...]:
         """Read the store back into the gateway; returns what the plane should hold."""
         now = self._clock.now()
         kept = self._store.load(rested_since=now - REST_MARGIN)
+        self._refused = self.refusals
         self.gateway = self._make_gateway()
         held = [(each.binding, each.lease) for each in kept.bindings]
         self.gateway.restore(kept.registrations, held, kept.answers, kept.resting, now=now)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
+import time
 from collections.abc import Callable
 
 from isthmus.address import Address, Family
@@ -23,23 +25,42 @@ IDLE_SECONDS = 3600.0
 MESSAGE_SECONDS = 30.0
 """How long a TCP client may take over one message once it has begun it."""
 CONNECTIONS_PER_HOST = 8
+TENTATIVE_SECONDS = 3.0
+"""Longer than duplicate address detection takes by default."""
 
 
 def _bind(kind: socket.SocketKind, address: Address, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET if address.family is Family.IPV4 else socket.AF_INET6, kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if address.family is Family.IPV6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if kind is socket.SOCK_DGRAM:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     try:
-        sock.bind((str(address), port))
+        _bind_when_ready(sock, address, port)
     except OSError as error:
         sock.close()
-        hint = "is it an address of this machine?" if error.errno == 99 else "is another isthmus running?"
+        absent = error.errno == errno.EADDRNOTAVAIL
+        hint = "is it an address of this machine?" if absent else "is another isthmus running?"
         raise ConfigError(
             "gateway", key="address", reason=f"cannot listen on {address} port {port}: {error.strerror}; {hint}"
         ) from error
     sock.setblocking(False)
     return sock
+
+
+def _bind_when_ready(sock: socket.socket, address: Address, port: int) -> None:
+    """An IPv6 address that was given just now is tentative, and nobody's yet (RFC 4862 §5.4)."""
+    until = time.monotonic() + (TENTATIVE_SECONDS if address.family is Family.IPV6 else 0.0)
+    while True:
+        try:
+            sock.bind((str(address), port))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL or time.monotonic() >= until:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 class DatagramEndpoint:
@@ -75,7 +96,8 @@ class DatagramEndpoint:
                 return
             except OSError:
                 continue  # an ICMP error about an earlier answer
-            self._deliver(data, Peer(self._realm, Address.parse(host), port))
+            if "%" not in host:  # a link-local address names no host of a realm
+                self._deliver(data, Peer(self._realm, Address.parse(host), port))
 
     def send(self, data: bytes, peer: Peer) -> None:
         """Send one datagram; one that the kernel will not take is lost like any other."""
@@ -132,6 +154,9 @@ class StreamEndpoint:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, port, *_rest = writer.get_extra_info("peername")
+        if "%" in host:
+            writer.close()
+            return
         peer = Peer(self._realm, Address.parse(host), port, self._next)
         if self._per_host.get(peer.address, 0) >= CONNECTIONS_PER_HOST:
             writer.close()

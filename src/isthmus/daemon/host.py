@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The host role: an agent that holds leases and gives them to devices.
 
-It registers, asks for what the configuration and ``isthmus run`` want, keeps it renewed,
-and keeps the host plane and the devices in step: a binding is programmed before its device
-gets the address, and the device loses the address before the binding is forgotten.
+It registers, asks for what the configuration, ``isthmus run`` and ``isthmus expose`` want, and keeps it renewed;
+``settlement`` makes it real on this machine.
 """
 
 from __future__ import annotations
@@ -13,77 +12,50 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from isthmus.address import Address, Prefix
-from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
-from isthmus.border.crossing import Tunnel, overhead
-from isthmus.border.effect import Bind, Deregister, Ending, Extend, Peer, Register, Unbind
-from isthmus.border.ranges import Ranges, merge
-from isthmus.border.realm import Border, End, Realm, TunnelEnd
-from isthmus.border.selector import Kind, Remote, Selector
+from isthmus.border.crossing import TunnelKind
+from isthmus.border.effect import Ending, Peer
 from isthmus.daemon import config as configuration
 from isthmus.daemon import device as devices
 from isthmus.daemon.clock import Clock
-from isthmus.daemon.config import Config, HostLeaseSection, HostSection
+from isthmus.daemon.config import Config, HostSection
 from isthmus.daemon.control import Connection, ControlError, Handler
-from isthmus.daemon.ephemeral import MachinePorts
-from isthmus.daemon.hostlink import DatagramLink, Link, StreamLink, interface_address, interface_mtu
+from isthmus.daemon.hostlink import DatagramLink, Link, StreamLink, interface_address
 from isthmus.daemon.messages import Message, log
-from isthmus.daemon.planes import MachinePlane
-from isthmus.errors import ConfigError, IsthmusError
-from isthmus.plane import Programmable
-from isthmus.rsip.events import Assigned, Deregistered, Event, Extended, Freed, Lost, Refused, Registered, Warned
+from isthmus.daemon.settlement import Settlement
+from isthmus.daemon.want import Want, configured, requested, row_of
+from isthmus.errors import IsthmusError
+from isthmus.rsip.events import (
+    Answered,
+    Assigned,
+    Deregistered,
+    Event,
+    Extended,
+    Freed,
+    Lost,
+    Refused,
+    Registered,
+    Warned,
+)
 from isthmus.rsip.host import Host
 from isthmus.rsip.reliability import Retransmission
+from isthmus.rsip.states import HostState
 from isthmus.wire.rsip.codes import PORT
 
-LEASED_REALM = 1 << 16
-"""Number of the realm that leased addresses belong to; those of the file count from 1."""
 AGAIN_SECONDS = 2.0
 """How long to wait before asking again a gateway that does not answer, or refuses."""
 ACQUIRE_SECONDS = 15.0
-
-
-@dataclass(slots=True, kw_only=True)
-class Want:
-    """Something that somebody wants to hold, and what is held of it."""
-
-    ports: int | Ranges | None
-    "None: a whole address."
-    address: Address | None
-    device: str
-    "The plane's end."
-    seconds: int | None = None
-    routes: tuple[Prefix, ...] = ()
-    ephemeral: bool = False
-    "Whether the machine's programs draw their ports from it."
-    own_device: devices.Device | None = None
-    "The device, where the configuration asked for one; ``isthmus run`` brings its own."
-    answer: asyncio.Future[Assigned] | None = None
-    "Who waits for the first answer."
-    holder: Connection | None = None
-    held: Assigned | None = None
-    since: float = 0.0
-    "Seconds since 1970, when it was first held."
-    request: int = 0
+_TUNNELS = {None: (), "ipip": (TunnelKind.IPIP,), "gre": (TunnelKind.GRE,)}
 
 
 @dataclass(slots=True)
 class _Book:
-    """Wants by request number and by bind ID."""
+    """Wants and queries by request number."""
 
     by_request: dict[int, Want] = field(default_factory=dict)
-    by_bind: dict[int, Want] = field(default_factory=dict)
-
-
-def border(config: Config, here: Address) -> Border:
-    """What a host's plane must know."""
-    section = _section(config)
-    near = config.realm_number(section.near)
-    realms = [
-        Realm(number=config.realm_number(each.name), name=each.name, interface=each.interface) for each in config.realm
-    ]
-    realms.append(Realm(number=LEASED_REALM, name="leased", end=End.HOST))
-    return Border(realms=tuple(realms), tunnel_ends=(TunnelEnd(realm=near, address=here, leads_to=LEASED_REALM),))
+    queries: dict[int, asyncio.Future[Answered]] = field(default_factory=dict)
 
 
 def _section(config: Config) -> HostSection:
@@ -96,7 +68,7 @@ class HostRole:
     """A host that runs."""
 
     def __init__(self, config: Config, clock: Clock) -> None:
-        """Find our own address and open the plane.
+        """Find our own address and what will carry packets.
 
         Raises:
             ConfigError: the interface has no address.
@@ -107,29 +79,32 @@ class HostRole:
         self._near = config.realm_number(self._section.near)
         self._interface = config.realm[self._near - 1].interface
         self._gateway = configuration.address(self._section.gateway)
-        self._here = interface_address(self._interface, self._section.near)
-        self._plane = MachinePlane(config, border(config, self._here), clock)
+        self._here = interface_address(self._interface, self._section.near, self._gateway)
+        self._settlement = Settlement(config, clock, near=self._near, here=self._here)
         stream = self._section.transport == "tcp"
         self._peer = Peer(self._near, self._gateway, self._section.port, int(stream))
         waits = Retransmission(initial_seconds=self._section.first_timeout)
         self._host = Host(gateway=self._peer, retransmission=waits)
-        self._ports = MachinePorts(config.isthmus.run / f"{config.isthmus.name}.ports")
+        self._tunnel_kinds: tuple[TunnelKind, ...] = _TUNNELS[self._section.tunnel_type]
         self._link: Link | None = None
         self._doorbell: Link | None = None
         self._wake = asyncio.Event()
         self._book = _Book()
-        self._client_id = 0
         self._registering = False
 
     @property
-    def _owner(self) -> Owner:
-        return Owner(self._near, self._gateway)
+    def is_registered(self) -> bool:
+        """Whether the gateway knows us."""
+        return bool(self._client_id)
+
+    @property
+    def _client_id(self) -> int:
+        return self._host.client_id or 0
 
     async def start(self) -> None:
         """Prepare the machine, register, and ask for what the configuration wants."""
         devices.answer_arp_for_own_only(self._interface)
-        self._plane.reconcile(())
-        self._plane.start(lambda _violations: None)
+        self._settlement.start()
         if self._peer.connection:
             self._link = StreamLink(self._peer, self._here, self._receive, self._disconnected)
         else:
@@ -138,7 +113,7 @@ class HostRole:
         await self._listen()
         self._register()
         for each in self._section.lease:
-            self._want(self._configured(each))
+            self._want(configured(each, self._tunnel_kinds))
 
     async def _listen(self) -> None:
         """Hear at RSIP's own port what the gateway tells a host that it does not know: it may have forgotten us."""
@@ -147,22 +122,6 @@ class HostRole:
             await doorbell.start()
             self._doorbell = doorbell
 
-    def _configured(self, lease: HostLeaseSection) -> Want:
-        device = devices.create(lease.device, mtu=self._tunnel_mtu())
-        address = None if lease.address in (None, "any") else Address.parse(str(lease.address))
-        return Want(
-            ports=None if lease.whole else lease.ports,
-            address=address,
-            device=device.plane_end,
-            seconds=lease.seconds,
-            ephemeral=lease.ephemeral,
-            routes=tuple(configuration.prefix(each) for each in lease.routes),
-            own_device=device,
-        )
-
-    def _tunnel_mtu(self) -> int:
-        return interface_mtu(self._interface) - 20
-
     async def run(self) -> None:
         """Serve until cancelled."""
         while True:
@@ -170,9 +129,11 @@ class HostRole:
             self._wake.clear()
             now = self._clock.now()
             self._host.handle_timer(now=now)
+            # What is refused without being sent comes of flushing, and what an event makes us ask for needs it.
+            self._flush()
             while (event := self._host.next_event()) is not None:
                 self._handle(event)
-            self._flush()
+                self._flush()
 
     async def _wait(self) -> None:
         timer = self._host.get_timer()
@@ -183,12 +144,12 @@ class HostRole:
         except TimeoutError:
             pass
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: bytes, source: Peer) -> None:
         now = self._clock.now()
         if self._peer.connection:
             self._host.receive_message(data, now=now)
         else:
-            self._host.receive_datagram(data, self._peer, now=now)
+            self._host.receive_datagram(data, source, now=now)
         self._wake.set()
 
     def _disconnected(self) -> None:
@@ -203,18 +164,19 @@ class HostRole:
     # --- asking ---------------------------------------------------------------------------
 
     def _register(self) -> None:
-        if not self._registering and not self._client_id:
+        if not self._registering and self._host.state is HostState.UNREGISTERED:
             self._registering = True
             self._host.register()
             self._wake.set()
 
+    def _register_later(self) -> None:
+        self._registering = False
+        asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._register)
+
     def _want(self, want: Want) -> None:
         """Ask for something; registering first, if that is needed."""
         self._register()
-        if want.ports is None:
-            want.request = self._host.assign_address(want.address, lease_seconds=want.seconds)
-        else:
-            want.request = self._host.assign_ports(want.ports, address=want.address, lease_seconds=want.seconds)
+        want.request = self._host.wish(want.wish)
         self._book.by_request[want.request] = want
         self._wake.set()
 
@@ -228,21 +190,24 @@ class HostRole:
     def _handle(self, event: Event) -> None:
         match event:
             case Registered():
-                self._registering, self._client_id = False, event.client_id
-                registration = Registration(owner=self._owner, client_id=event.client_id, expires_at=event.expires_at)
-                self._program(Register(registration=registration))
+                self._registering = False
+                self._settlement.admit(self._gateway, client_id=event.client_id, expires_at=event.expires_at)
             case Assigned():
                 self._assigned(event)
             case Extended():
-                self._extended(event)
+                self._settlement.extend(event)
+            case Answered():
+                query = self._book.queries.pop(event.request, None)
+                if query is not None and not query.done():
+                    query.set_result(event)
             case Lost():
-                self._ended(event.bind_id, Ending.REVOKED)
+                self._ended(event.bind_id, Ending.REVOKED, again=True)
             case Freed():
                 want = self._ended(event.bind_id, event.ending)
-                if want is not None and want.own_device is not None:
+                if want is not None and want.stands:
                     self._later(want)
             case Deregistered():
-                self._deregistered()
+                self._deregistered(event.ending)
             case Refused():
                 self._refused(event)
             case Warned():
@@ -253,80 +218,61 @@ class HostRole:
         if want is None:
             self._host.free(event.bind_id)
             return
-        want.held, want.since = event, self._clock.now()
-        self._book.by_bind[event.bind_id] = want
-        binding = self._binding(event, want)
-        lease = Lease(
-            client_id=self._client_id, method=event.method, granted_at=self._clock.now(), expires_at=event.expires_at
-        )
         try:
-            self._program(Bind(binding=binding, lease=lease))
-            if want.own_device is not None:
-                devices.configure(want.own_device, event.address, want.routes, mtu=binding.crossing.mtu)
-                self._draw_ports()
-        except (IsthmusError, OSError) as error:
+            self._settlement.settle(want, event, client_id=self._client_id)
+        except (IsthmusError, OSError, NetlinkError) as error:
             log(Message.PLANE_FAILED, error=str(error))
-            self._fail(want, str(error))
+            self._settlement.evict(event.bind_id, Ending.FREED)
             self._host.free(event.bind_id)
+            self._fail(want, str(error))
             return
-        log(Message.LEASED, address=str(event.address), ports=str(event.ports or "all"), device=want.device)
+        log(
+            Message.LEASED,
+            address=str(event.address),
+            ports=str(event.ports or ("all" if event.whole else "none")),
+            spis=None if event.spis is None else str(event.spis),
+            device=want.lives_on,
+        )
         if want.answer is not None and not want.answer.done():
             want.answer.set_result(event)
+        elif want.holder is not None:
+            want.holder.push({"event": "held", "lease": self._row(want)})
 
-    def _draw_ports(self) -> None:
-        """Let this machine's programs draw from what it holds for them."""
-        held = [want.held.ports for want in self._book.by_bind.values() if want.ephemeral and want.held is not None]
-        self._ports.draw_from(merge(each for each in held if each is not None))
-
-    def _binding(self, event: Assigned, want: Want) -> Binding:
-        local = Prefix.of(event.address)
-        remote = Remote(
-            network=None if event.remote_address is None else Prefix.of(event.remote_address), port=event.remote_port
-        )
-        if event.ports is None:
-            selector = Selector(realm=LEASED_REALM, local=local, remote=remote)
-        else:
-            selector = Selector(realm=LEASED_REALM, local=local, kind=Kind.PORT, values=event.ports, remote=remote)
-        mtu = interface_mtu(self._interface) - overhead(event.tunnel_kind, self._here.family)
-        tunnel = Tunnel(
-            realm=self._near, local=self._here, remote=event.tunnel_endpoint, kind=event.tunnel_kind, mtu=mtu
-        )
-        return Binding(
-            key=BindingKey(self._owner, event.bind_id), selectors=(selector,), crossing=tunnel, device=want.device
-        )
-
-    def _extended(self, event: Extended) -> None:
-        self._program(Extend(key=BindingKey(self._owner, event.bind_id), expires_at=event.expires_at))
-
-    def _ended(self, bind_id: int, ending: Ending) -> Want | None:
-        """A binding is over. What the gateway forgot the state machine asks for again, under the same request."""
-        want = self._book.by_bind.pop(bind_id, None)
-        self._program(Unbind(key=BindingKey(self._owner, bind_id), ending=ending))
+    def _ended(self, bind_id: int, ending: Ending, *, again: bool = False) -> Want | None:
+        """A binding is over; with ``again`` the state machine asks for the same, under the same request."""
+        want = self._settlement.evict(bind_id, ending)
         if want is None:
             return None
-        want.held = None
-        if want.ephemeral:
-            self._draw_ports()
         if ending is not Ending.FREED:
             log(Message.LOST, bind_id=bind_id, ending=ending.value)
             if want.holder is not None:
-                want.holder.push({"event": "lost", "bind_id": bind_id, "ending": ending.value})
+                want.holder.push({"event": "lost", "bind_id": bind_id, "ending": ending.value, "again": again})
+        if not again:
+            self._book.by_request.pop(want.request, None)
         return want
 
-    def _deregistered(self) -> None:
-        self._client_id, self._registering = 0, False
-        self._program(Deregister(owner=self._owner, ending=Ending.EXPIRED))
-        asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._register)
+    def _deregistered(self, ending: Ending) -> None:
+        """Nothing is held any more; what the configuration wants is asked for again."""
+        for each in self._settlement.wants:
+            assert each.held is not None
+            want = self._ended(each.held.bind_id, ending)
+            if want is not None and want.stands:
+                self._later(want)
+        self._settlement.dismiss(ending)
+        self._register_later()
 
     def _refused(self, event: Refused) -> None:
-        want = self._book.by_request.get(event.request)
         log(Message.REFUSED if event.code else Message.UNREACHABLE, code=event.code, problem=event.problem)
-        if self._registering and want is None:
-            self._registering = False
-            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._register)
-        elif want is not None and want.own_device is not None:
+        want, query = self._book.by_request.get(event.request), self._book.queries.pop(event.request, None)
+        if query is not None:
+            if not query.done():
+                query.set_exception(ControlError(self._complaint(event)))
+        elif want is None:
+            if self._host.client_id is None:
+                self._register_later()
+        elif want.stands:
             self._later(want)
-        elif want is not None:
+        else:
             self._fail(want, self._complaint(event))
 
     def _complaint(self, event: Refused) -> str:
@@ -341,9 +287,6 @@ class HostRole:
         if want.answer is not None and not want.answer.done():
             want.answer.set_exception(ControlError(problem))
 
-    def _program(self, effect: Programmable) -> None:
-        self._plane.apply((effect,))
-
     # --- the control socket ---------------------------------------------------------------
 
     @property
@@ -352,6 +295,7 @@ class HostRole:
         return {
             "acquire": self._acquire,
             "release": self._release,
+            "query": self._query,
             "host": self._report,
             "leases": self._leases,
             "counters": self._counters,
@@ -359,24 +303,24 @@ class HostRole:
 
     async def _acquire(self, request: dict[str, Any], connection: Connection) -> dict[str, Any]:
         """Lease something for as long as the connection lasts."""
-        want = Want(
-            ports=None if request.get("whole") else _count_or_ports(request["ports"]),
-            address=Address.parse(request["address"]) if request.get("address") else None,
-            device=str(request["device"]),
-            seconds=request.get("seconds"),
-            answer=asyncio.get_running_loop().create_future(),
-            holder=connection,
-        )
+        want = requested(request, connection, self._tunnel_kinds)
+        if want.plane_end is not None and not self._settlement.serves_programs:
+            raise ControlError(
+                "this host's tunnels are the kernel's own, which cannot serve a namespace; write tunnels = \"plane\""
+            )
         connection.closing.append(lambda: self._drop(want))
         self._want(want)
         assert want.answer is not None
+        await self._patience(want.answer, lambda: self._drop(want))
+        return self._row(want)
+
+    async def _patience(self, answer: asyncio.Future[Any], give_up: Any) -> Any:
         try:
             async with asyncio.timeout(ACQUIRE_SECONDS):
-                held = await want.answer
+                return await answer
         except TimeoutError:
-            self._drop(want)
+            give_up()
             raise ControlError(f"the gateway {self._gateway} did not answer in {ACQUIRE_SECONDS:.0f} s") from None
-        return self._row(held, want)
 
     def _drop(self, want: Want) -> None:
         self._book.by_request.pop(want.request, None)
@@ -388,42 +332,46 @@ class HostRole:
         self._wake.set()
 
     async def _release(self, request: dict[str, Any], _connection: Connection) -> None:
-        want = self._book.by_bind.get(int(request["bind_id"]))
+        want = self._settlement.get(int(request["bind_id"]))
         if want is None:
             raise ControlError(f"bind ID {request['bind_id']} is not held here")
         self._drop(want)
 
+    async def _query(self, request: dict[str, Any], _connection: Connection) -> dict[str, Any]:
+        """Ask the gateway what is local (RFC 3103 §9.14)."""
+        addresses, networks, names = _sorted_out([str(each) for each in request.get("what", ())])
+        self._register()
+        number = self._host.query(addresses=addresses, networks=networks, names=names)
+        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._book.queries[number] = future
+        self._wake.set()
+        answered: Answered = await self._patience(future, lambda: self._book.queries.pop(number, None))
+        asked: list[Address | Prefix | str] = [*addresses, *networks, *names]
+        return {
+            "asked": [{"what": str(each), "local": answered.is_local(each)} for each in asked],
+            "answered": [{"what": str(each.what), "local": each.is_local} for each in answered.places],
+        }
+
     async def _leases(self, _request: dict[str, Any], _connection: Connection) -> list[dict[str, Any]]:
-        return [self._row(want.held, want) for want in self._book.by_bind.values() if want.held is not None]
+        return [self._row(want) for want in self._settlement.wants]
 
     async def _report(self, request: dict[str, Any], connection: Connection) -> dict[str, Any]:
         return {
             "gateway": str(self._gateway),
             "client_id": self._client_id,
             "registered": bool(self._client_id),
-            "plane": self._plane.kind,
+            "plane": self._settlement.kind,
             "control_port": self._link.local_port if self._link is not None else None,
+            "ignored": dict(self._host.ignored),
             "leases": await self._leases(request, connection),
         }
 
     async def _counters(self, _request: dict[str, Any], _connection: Connection) -> dict[str, int]:
-        return {reason.name: count for reason, count in self._plane.counters().items()}
+        ignored = {f"ignored: {why}": count for why, count in self._host.ignored.items()}
+        return {**self._settlement.counters(), **ignored}
 
-    def _row(self, held: Assigned, want: Want) -> dict[str, Any]:
-        return {
-            "client_id": self._client_id,
-            "host": str(self._here),
-            "bind_id": held.bind_id,
-            "address": str(held.address),
-            "ports": str(held.ports) if held.ports is not None else None,
-            "spis": None,
-            "method": held.method.name,
-            "tunnel": held.tunnel_kind.name,
-            "mtu": interface_mtu(self._interface) - overhead(held.tunnel_kind, self._here.family),
-            "granted_at": want.since,
-            "expires_at": held.expires_at,
-            "device": want.device,
-        }
+    def _row(self, want: Want) -> dict[str, Any]:
+        return row_of(want, client_id=self._client_id, host=self._here)
 
     def stop(self) -> None:
         """Deregister as well as a last datagram can, and take everything away."""
@@ -434,16 +382,22 @@ class HostRole:
             self._link.stop()
         if self._doorbell is not None:
             self._doorbell.stop()
-        self._plane.destroy()
-        self._ports.restore()
-        wants = {id(want): want for want in (*self._book.by_request.values(), *self._book.by_bind.values())}
-        for want in wants.values():
-            if want.own_device is not None:
-                devices.remove(want.own_device)
+        self._settlement.stop()
 
 
-def _count_or_ports(value: object) -> int | Ranges:
-    try:
-        return value if isinstance(value, int) else Ranges.parse(str(value))
-    except ValueError:
-        raise ConfigError("request", key="ports", reason=f"{value!r} is neither a number nor a list of ports") from None
+def _sorted_out(what: list[str]) -> tuple[list[Address], list[Prefix], list[str]]:
+    """Addresses, networks and names."""
+    addresses: list[Address] = []
+    networks: list[Prefix] = []
+    names: list[str] = []
+    for each in what:
+        try:
+            if "/" in each:
+                networks.append(Prefix.parse(each))
+            else:
+                addresses.append(Address.parse(each))
+        except ValueError as error:
+            if "/" in each:
+                raise ControlError(f"{each} is no network: {error}") from error
+            names.append(each)
+    return addresses, networks, names

@@ -5,19 +5,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Callable
 from typing import Protocol
 
 from pyroute2 import IPRoute
 
-from isthmus.address import Address
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.effect import Peer
 from isthmus.daemon.offloop import off_loop
 from isthmus.errors import ConfigError, WireError
 from isthmus.wire.rsip.stream import MessageStream
 
 RECONNECT_SECONDS = 1.0
+_TENTATIVE_SECONDS = 5.0
+"""How long an IPv6 address may be too new to be used (RFC 4862 §5.4)."""
+_UNWANTED = 0x08 | 0x20 | 0x01
+"""IFA_F_DADFAILED, IFA_F_DEPRECATED and IFA_F_TEMPORARY: addresses that a registration cannot rest on."""
+_UNIVERSE, _SITE = 0, 200
+_FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 
 
 class Link(Protocol):
@@ -38,12 +45,19 @@ class Link(Protocol):
 
 
 class DatagramLink:
-    """UDP, from a fresh ephemeral port (spec 7) unless one is named."""
+    """UDP, from a fresh ephemeral port (spec 7) unless one is named.
 
-    def __init__(self, gateway: Peer, here: Address, deliver: Callable[[bytes], None], *, port: int = 0) -> None:
+    Args:
+        gateway: Where messages go.
+        here: Our address.
+        deliver: Gets every datagram and who sent it; whether that is the gateway is for the protocol to judge.
+        port: Ours; 0: any.
+    """
+
+    def __init__(self, gateway: Peer, here: Address, deliver: Callable[[bytes, Peer], None], *, port: int = 0) -> None:
         self._port = port
-        self._to = (str(gateway.address), gateway.port)
-        self._here = str(here)
+        self._gateway = gateway
+        self._here = here
         self._deliver = deliver
         self._socket: socket.socket | None = None
 
@@ -53,24 +67,36 @@ class DatagramLink:
         return self._socket.getsockname()[1] if self._socket is not None else None
 
     async def start(self) -> None:
-        """Open the socket; connected, so that only the gateway is heard (spec 19)."""
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((self._here, self._port))
-        self._socket.connect(self._to)
-        self._socket.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._socket, self._read)
+        """Open the socket; an IPv6 address that is still being probed is waited for."""
+        opened = socket.socket(_FAMILIES[self._here.family], socket.SOCK_DGRAM)
+        deadline = asyncio.get_running_loop().time() + _TENTATIVE_SECONDS
+        while True:
+            try:
+                opened.bind((str(self._here), self._port))
+                break
+            except OSError as error:
+                late = asyncio.get_running_loop().time() > deadline
+                if error.errno != errno.EADDRNOTAVAIL or self._here.family is Family.IPV4 or late:
+                    opened.close()
+                    raise
+            await asyncio.sleep(0.1)
+        opened.setblocking(False)
+        self._socket = opened
+        asyncio.get_running_loop().add_reader(opened, self._read)
 
     def _read(self) -> None:
         assert self._socket is not None
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            while True:
-                self._deliver(self._socket.recv(65535))
+            while self._socket is not None:
+                data, source = self._socket.recvfrom(65535)
+                address = Address.parse(source[0].partition("%")[0])
+                self._deliver(data, Peer(self._gateway.realm, address, source[1]))
 
     def send(self, data: bytes) -> None:
         """Send one datagram."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
-                self._socket.send(data)
+                self._socket.sendto(data, (str(self._gateway.address), self._gateway.port))
 
     def stop(self) -> None:
         """Close."""
@@ -84,9 +110,9 @@ class StreamLink:
     """TCP; a lost connection is made again, and the registration goes on (spec 2)."""
 
     def __init__(
-        self, gateway: Peer, here: Address, deliver: Callable[[bytes], None], lost: Callable[[], None]
+        self, gateway: Peer, here: Address, deliver: Callable[[bytes, Peer], None], lost: Callable[[], None]
     ) -> None:
-        self._to = (str(gateway.address), gateway.port)
+        self._gateway = gateway
         self._here = str(here)
         self._deliver = deliver
         self._lost = lost
@@ -113,7 +139,8 @@ class StreamLink:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _connection(self) -> None:
-        reader, writer = await asyncio.open_connection(*self._to, local_addr=(self._here, 0))
+        to = str(self._gateway.address), self._gateway.port
+        reader, writer = await asyncio.open_connection(*to, local_addr=(self._here, 0))
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._writer = writer
         for data in self._waiting:
@@ -123,7 +150,7 @@ class StreamLink:
         try:
             while octets := await reader.read(65536):
                 for message in stream.feed(octets):
-                    self._deliver(message)
+                    self._deliver(message, self._gateway)
         finally:
             writer.close()
 
@@ -143,8 +170,15 @@ class StreamLink:
 
 
 @off_loop
-def interface_address(interface: str, realm: str) -> Address:
-    """The first IPv4 address of an interface: what the gateway knows this host by.
+def interface_address(interface: str, realm: str, toward: Address) -> Address:
+    """The address of an interface that the gateway will know this host by.
+
+    Of its addresses of the gateway's family: one whose network the gateway is in, else the first.
+
+    Args:
+        interface: The interface.
+        realm: What the configuration calls the realm that it leads into, for the error.
+        toward: The gateway.
 
     Raises:
         ConfigError: there is no such interface, or it has no address.
@@ -153,9 +187,24 @@ def interface_address(interface: str, realm: str) -> Address:
         found = links.link_lookup(ifname=interface)
         if not found:
             raise ConfigError("host", key=f"realm {realm}", reason=f"interface {interface!r} does not exist")
-        for each in links.get_addr(family=socket.AF_INET, index=found[0]):
-            return Address.parse(each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS"))
-    raise ConfigError("host", key=f"realm {realm}", reason=f"interface {interface!r} has no IPv4 address")
+        addresses: list[tuple[Address, int]] = []
+        for each in links.get_addr(family=_FAMILIES[toward.family], index=found[0]):
+            flags = each.get_attr("IFA_FLAGS") or each["flags"]
+            if each["scope"] in (_UNIVERSE, _SITE) and (toward.family is Family.IPV4 or not flags & _UNWANTED):
+                text = each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS")
+                addresses.append((Address.parse(text), each["prefixlen"]))
+    for address, length in addresses:
+        if toward in _network(address, length):
+            return address
+    if addresses:
+        return addresses[0][0]
+    family = "IPv4" if toward.family is Family.IPV4 else "IPv6"
+    raise ConfigError("host", key=f"realm {realm}", reason=f"interface {interface!r} has no {family} address")
+
+
+def _network(address: Address, length: int) -> Prefix:
+    spare = address.family.bits - length
+    return Prefix(Address(address.family, address.number >> spare << spare), length)
 
 
 @off_loop

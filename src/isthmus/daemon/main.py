@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from isthmus.daemon.clock import Clock
@@ -31,6 +32,28 @@ class Role(Protocol):
         """What the control socket answers for it."""
 
 
+class Verbs(Mapping[str, Handler]):
+    """What the control socket answers: for each verb the first role that knows it, at the moment when it is asked."""
+
+    def __init__(self, roles: Sequence[Role]) -> None:
+        self._roles = roles
+
+    def __getitem__(self, name: str) -> Handler:
+        """The handler of a verb."""
+        for role in self._roles:
+            if (handler := role.handlers.get(name)) is not None:
+                return handler
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        """Every verb, once."""
+        return iter({name: None for role in self._roles for name in role.handlers})
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(list(iter(self)))
+
+
 def serve(config: Config, *, verbose: bool = False) -> None:
     """Run the daemon until SIGTERM, SIGINT or SIGHUP.
 
@@ -46,15 +69,12 @@ async def _serve(config: Config) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(clock.forget)
         roles: list[Role] = []
-        handlers: dict[str, Handler] = {}
-        control = ControlServer(config.control_socket, handlers)
+        control = ControlServer(config.control_socket, Verbs(roles))
         await control.start()
         stack.push_async_callback(control.stop)
         for make in _roles(config):
             role = make(config, clock)
             stack.callback(role.stop)
-            for name, handler in role.handlers.items():
-                handlers.setdefault(name, handler)
             roles.append(role)
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -68,8 +88,8 @@ async def _serve(config: Config) -> None:
         log(Message.STOPPING, name=config.isthmus.name)
 
 
-def _roles(config: Config) -> list[type]:
-    roles: list[type] = []
+def _roles(config: Config) -> list[Callable[[Config, Clock], Role]]:
+    roles: list[Callable[[Config, Clock], Role]] = []
     if config.gateway is not None:
         from isthmus.daemon.gateway import GatewayRole
 
@@ -77,8 +97,19 @@ def _roles(config: Config) -> list[type]:
     if config.host is not None:
         from isthmus.daemon.host import HostRole
 
-        roles.append(HostRole)
+        roles.append(HostRole if config.host.seeks is None else _seeking)
+    if config.endpoint is not None:
+        from isthmus.daemon.endpoint_role import EndpointRole
+
+        roles.append(EndpointRole)
     return roles
+
+
+def _seeking(config: Config, clock: Clock) -> Role:
+    from isthmus.daemon.discovery.seeking_host import SeekingHost
+    from isthmus.daemon.host import HostRole
+
+    return SeekingHost(config, clock, HostRole)
 
 
 async def _until(stopping: asyncio.Event, roles: list[Role]) -> None:

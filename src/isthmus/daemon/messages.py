@@ -43,6 +43,46 @@ class Message(enum.Enum):
         "A host misused the data plane.",
         "The packet was dropped. 'isthmus explain REASON' says what it did; look at that host's routes and addresses.",
     )
+    ENDPOINT_FOLLOWS = (
+        logging.INFO,
+        "The tunnel endpoint holds what its gateway said.",
+        "A gateway elsewhere leases what this machine forwards; until its deadlines it forwards without it.",
+    )
+    ATTRACTED = (
+        logging.INFO,
+        "Neighbours on the far link find these addresses here.",
+        "The kernel does, by routes of type local (ip route show table local proto 73), and also while we are dead.",
+    )
+    ARP_SILENT = (
+        logging.WARNING,
+        "A setting keeps the kernel from answering ARP for the pool.",
+        "Set arp_ignore of the far interface, and of all, to 0; or let the upstream router have a route for the pool.",
+    )
+    ADDRESS_CONFLICT = (
+        logging.ERROR,
+        "Somebody else on the far link uses an address of the pool.",
+        "Find that machine by its hardware address: neighbours find now one, now the other (RFC 5227 §2.4).",
+    )
+    NAT_APPLIED = (
+        logging.INFO,
+        "Hosts without RSIP go out by address translation.",
+        "The table isthmus_nat_NAME of nftables says how; 'isthmus nat check' compares it with what is wanted.",
+    )
+    NAT_WRONG = (
+        logging.WARNING,
+        "Something on this machine may use ports that are leased.",
+        "Packets for such a port go to who holds its lease. 'isthmus nat check CONFIG' says what to do.",
+    )
+    MULTICAST = (
+        logging.INFO,
+        "Groups are carried to hosts that join them, and from leased addresses.",
+        "Ends with the daemon: the kernel forgets its multicast routes with the socket that made them.",
+    )
+    PARENT_LOST = (
+        logging.WARNING,
+        "The parent gateway has taken an address back.",
+        "What was leased out of it has been revoked. See the host daemon that held it: 'isthmus leases' there.",
+    )
     STORE_FAILED = (
         logging.ERROR,
         "A batch could not be made durable.",
@@ -64,6 +104,27 @@ class Message(enum.Enum):
         logging.WARNING,
         "The gateway does not answer.",
         "Is it running, and does a firewall let port 4555 through? The agent goes on trying.",
+    )
+    SLP_UNAVAILABLE = (
+        logging.WARNING,
+        "The gateway cannot be found by SLP.",
+        "Everything else works. Is another SLP daemon on port 427 of this machine, and is the near address IPv4?",
+    )
+    SLP_REFUSED = (
+        logging.WARNING,
+        "An SLP directory agent refused to list this gateway.",
+        "The number is RFC 2608's, section 7: 4 means that [gateway.slp] scopes are not the agent's.",
+    )
+    FOUND = logging.INFO, "This host found gateways.", "It takes the first, and the next when that one does not answer."
+    NOT_FOUND = (
+        logging.WARNING,
+        "This host finds no gateway.",
+        "It goes on looking. 'isthmus find' on this machine asks the same questions and shows every answer.",
+    )
+    GATEWAY_GONE = (
+        logging.WARNING,
+        "The gateway does not register this host any more.",
+        "The next gateway that was found is taken; leases of the old one are given up.",
     )
 
 

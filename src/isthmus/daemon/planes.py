@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from isthmus.border.effect import Bind, Register
+from isthmus.border.effect import Bind, Deregister, Ending, Register, Unbind
 from isthmus.border.realm import Border
 from isthmus.border.verdict import Reason, Violation
 from isthmus.daemon.clock import Clock
@@ -20,7 +20,6 @@ from isthmus.plane import Programmable
 from isthmus.plane.link import Port
 from isthmus.plane.link.port import PuntPort
 from isthmus.plane.link.userspace import UserspacePlane
-from isthmus.plane.reference import AdmitAll
 
 if TYPE_CHECKING:
     from isthmus.plane.kernel import KernelPlane
@@ -74,23 +73,26 @@ class MachinePlane:
     def _open_kernel(self) -> None:
         from isthmus.plane.kernel import KernelPlane
 
-        ports = {
-            realm.number: PuntPort(f"{self._name}{realm.number}")
-            for realm in self._border.realms
-            if realm.interface is not None
-        }
+        ports = {realm.number: PuntPort(self.port_name(realm.number)) for realm in self._border.realms}
         try:
             self._fast = KernelPlane(self._border, pin=self._pin, boot_offset=self._clock.boot_offset or 0.0)
         except BaseException:
             for port in ports.values():
                 port.close()
             raise
-        self._slow = UserspacePlane(self._border, ports, contacts=AdmitAll(), take_devices=False)
+        self._slow = UserspacePlane(
+            self._border, ports, contacts=self._fast.contacts, paths=self._fast.paths, take_devices=False
+        )
 
     @property
     def kind(self) -> str:
         """``kernel`` or ``reference``."""
         return "reference" if self._fast is None else "kernel"
+
+    def port_name(self, realm: int) -> str:
+        """What the machine's end of a realm's port is called; a host's leased realm alone has no interface."""
+        has_interface = self._border.realm(realm).interface is not None
+        return f"{self._name}{realm if has_interface else 'h'}"
 
     @off_loop
     def reconcile(self, standing: Iterable[Register | Bind]) -> None:
@@ -99,9 +101,22 @@ class MachinePlane:
         if self._fast is not None:
             self._fast.reconcile(standing)
             for realm in self._border.realms:
+                port = self.port_name(realm.number)
                 if realm.interface is not None:
-                    self._fast.attach(realm.number, realm.interface, punt=f"{self._name}{realm.number}")
-        self._slow.apply(standing)
+                    self._fast.attach(realm.number, realm.interface, punt=port)
+                else:
+                    self._fast.punt(realm.number, port)
+        self._slow.apply((*self._stale(standing), *standing))
+
+    def _stale(self, standing: Iterable[Register | Bind]) -> list[Unbind | Deregister]:
+        """What the slow path holds and should not."""
+        table = self._slow.reference.table
+        bound = {each.binding.key for each in standing if isinstance(each, Bind)}
+        known = {each.registration.owner for each in standing if isinstance(each, Register)}
+        return [
+            *(Unbind(key=key, ending=Ending.REVOKED) for key in [e.binding.key for e in table] if key not in bound),
+            *(Deregister(owner=owner, ending=Ending.REVOKED) for owner in sorted(table.registered - known)),
+        ]
 
     def start(self, tell: Callable[[Iterable[Violation]], None]) -> None:
         """Begin to serve ports and to report violations from within the running event loop."""

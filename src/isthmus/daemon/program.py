@@ -49,13 +49,25 @@ class Grant:
 class Program:
     """A program's namespace, device and leases; everything goes when it is closed."""
 
-    def __init__(self, socket: Path, *, ports: int, whole: bool = False) -> None:
+    def __init__(
+        self,
+        socket: Path,
+        *,
+        ports: int,
+        whole: bool = False,
+        listen: Ranges | None = None,
+        remote: str | None = None,
+        remote_port: int | None = None,
+    ) -> None:
         """Lease and build.
 
         Args:
             socket: The control socket of a host daemon.
             ports: How many ports to lease at first, and each time more are needed.
             whole: Lease a whole address instead.
+            listen: Ports of the same address that anybody may call.
+            remote: The only peer, for a host under a remote flow policy.
+            remote_port: Its only port, likewise.
 
         Raises:
             ControlError: no daemon, or the gateway refuses.
@@ -64,17 +76,27 @@ class Program:
         token = secrets.token_hex(3)
         self.namespace = f"isthmus-{token}"
         self._step = ports
+        self._peer = {"remote": remote, "remote_port": remote_port}
         self._agent = ControlClient(socket)
         self._device = devices.create(f"ist{token}", mtu=1480)
         try:
             self.grant = self._acquire(ports=ports, whole=whole)
+            if listen and not whole:
+                self._acquire(ports=str(listen), listen=True)
             self._move_in()
         except BaseException:
             self.close()
             raise
 
-    def _acquire(self, *, ports: int, whole: bool = False) -> Grant:
-        request: dict[str, Any] = {"do": "acquire", "device": self._device.plane_end, "whole": whole, "ports": ports}
+    def _acquire(self, *, ports: int | str, whole: bool = False, listen: bool = False) -> Grant:
+        request: dict[str, Any] = {
+            "do": "acquire",
+            "device": self._device.plane_end,
+            "whole": whole,
+            "ports": ports,
+            "listen": listen,
+            **self._peer,
+        }
         if not whole and hasattr(self, "grant"):
             request["address"] = str(self.grant.address)
         result = self._agent.request(request)
@@ -85,7 +107,14 @@ class Program:
         grant = self.grant
         devices.make_namespace(self.namespace, self._device, inner=DEVICE_IN_NAMESPACE)
         inner = devices.Device(name=DEVICE_IN_NAMESPACE)
-        devices.configure(inner, grant.address, EVERYWHERE, mtu=grant.mtu, namespace=self.namespace)
+        devices.configure(
+            inner,
+            grant.address,
+            EVERYWHERE,
+            mtu=grant.mtu,
+            shared=grant.ports is not None,
+            namespace=self.namespace,
+        )
         if grant.ports is not None:
             limit_ports(grant.ports, self.namespace)
 

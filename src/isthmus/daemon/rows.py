@@ -10,9 +10,17 @@ from isthmus.store import Held, Tenure
 
 
 def lease_row(held: Held) -> dict[str, Any]:
-    """What is held now."""
+    """What is held now.
+
+    ``ports`` and ``spis`` are None where there are none; with neither, and no ``ike``, the address is held whole.
+    ``ike``: a share of port 500, by IKE's cookies; ``identity``: the hash of the initiator that is listened for;
+    ``admits``: whom it hears from at its ports, or at all: contacted peers, or anyone.
+    """
     binding, lease = held.binding, held.lease
-    values = {each.kind: str(each.values) for each in binding.selectors}
+    # Ports that are lent to a binding which listens on them are of this lease as well.
+    values = {each.kind: str(each.values | each.lent) for each in binding.selectors}
+    ports = next((each for each in binding.selectors if each.kind is Kind.PORT), binding.selectors[0])
+    identities = [each for each in binding.selectors if each.kind is Kind.IDENTITY]
     return {
         "client_id": lease.client_id,
         "host": str(binding.key.owner),
@@ -20,6 +28,9 @@ def lease_row(held: Held) -> dict[str, Any]:
         "address": str(binding.address),
         "ports": values.get(Kind.PORT),
         "spis": values.get(Kind.SPI),
+        "ike": Kind.COOKIE in values,
+        "identity": next((f"{each.values.pairs[0][0]:016x}" for each in identities), None),
+        "admits": ports.remote.admit.name.lower(),
         "method": lease.method.name,
         "tunnel": binding.crossing.kind.name,
         "granted_at": lease.granted_at,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Captures of IPv4 packets on an interface of a node, bounded, in memory or as a pcapng file."""
+"""Captures of IP packets on an interface of a node, bounded, in memory or as a pcapng file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from isthmus.lab.node import Node
 from isthmus.wire import pcapng
 
 _EVERY_PROTOCOL = 0x0003
-_IPV4 = 0x0800
+IPV4, IPV6 = 0x0800, 0x86DD
 _LARGEST = 1 << 17
 
 
@@ -55,12 +55,23 @@ class Capture:
 
 
 @contextlib.contextmanager
-def capturing(node: Node, interface: str, limit: int = 10_000) -> Iterator[Capture]:
-    """Capture what passes an interface of a node, both ways, until the block ends."""
+def capturing(
+    node: Node, interface: str, limit: int = 10_000, *, ethertypes: tuple[int, ...] = (IPV4,)
+) -> Iterator[Capture]:
+    """Capture what passes an interface of a node, both ways, until the block ends.
+
+    Args:
+        node: The machine.
+        interface: Its interface.
+        limit: Most packets that are kept.
+        ethertypes: Which versions of IP.
+    """
     capture = Capture(limit)
     over = threading.Event()
     opened = node.inside(lambda: _open(interface))
-    thread = threading.Thread(target=_read, args=(opened, capture, over), name=f"capture {node.name}", daemon=True)
+    thread = threading.Thread(
+        target=_read, args=(opened, capture, over, ethertypes), name=f"capture {node.name}", daemon=True
+    )
     thread.start()
     try:
         yield capture
@@ -79,9 +90,9 @@ def _open(interface: str) -> socket.socket:
     return opened
 
 
-def _read(opened: socket.socket, capture: Capture, over: threading.Event) -> None:
+def _read(opened: socket.socket, capture: Capture, over: threading.Event, ethertypes: tuple[int, ...]) -> None:
     while not over.is_set():
         with contextlib.suppress(TimeoutError):
             octets, address = opened.recvfrom(_LARGEST)
-            if address[1] == _IPV4:
+            if address[1] in ethertypes:
                 capture.add(octets)

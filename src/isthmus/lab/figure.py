@@ -17,6 +17,7 @@ from isthmus.lab.scenario import Setting
 from isthmus.lab.topology import OPEN_FORWARDING, Cable, End, Network, NodePlan
 
 GATEWAY_NEAR = "10.0.0.1"
+GATEWAY_NEAR6 = "2001:db8::1"
 SHARED = "149.112.240.55"
 SERVER = "192.156.136.22"
 PUBLIC = "149.112.240.0/24"
@@ -25,12 +26,15 @@ HOSTS = {"host-a": "10.0.0.4", "host-b": "10.0.0.5"}
 CONTROL_PORT = 4555
 
 
-def network(name: str, hosts: Sequence[str] = ("host-a", "host-b"), *, offload: bool = False) -> Network:
+def network(
+    name: str, hosts: Sequence[str] = ("host-a", "host-b"), *, plain: Sequence[str] = (), offload: bool = False
+) -> Network:
     """Figure 1 with these hosts, numbered from 10.0.0.4.
 
     Args:
         name: Of the network.
         hosts: Their names.
+        plain: Those among them that do not speak RSIP, and have a default route by the gateway instead.
         offload: Whether packets may be large and unfinished on the way, as is fast; otherwise
             every packet looks on every link as it would on a real wire.
     """
@@ -42,7 +46,12 @@ def network(name: str, hosts: Sequence[str] = ("host-a", "host-b"), *, offload: 
         ),
         NodePlan(name="server", routes=(f"{SHARED} dev eth0", f"{PUBLIC} via {SHARED} dev eth0")),
         NodePlan(name="lan", segment=True),
-        *(NodePlan(name=host, sysctls=OPEN_FORWARDING) for host in hosts),
+        *(
+            NodePlan(
+                name=host, sysctls=OPEN_FORWARDING, routes=(f"default via {GATEWAY_NEAR}",) if host in plain else ()
+            )
+            for host in hosts
+        ),
     ]
     cables = [
         Cable(

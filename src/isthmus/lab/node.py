@@ -123,13 +123,19 @@ class Node:
             raise LabError(f"{self.name}: {' '.join(command)}: exit code {done.returncode}: {words}")
         return done
 
-    def isthmus(self, *words: str, seconds: float = 30.0) -> Any:
-        """Ask the daemon of this machine by the command line and return its JSON answer.
+    def isthmus(self, *words: str, daemon: str | None = None, seconds: float = 30.0) -> Any:
+        """Ask a daemon of this machine by the command line and return its JSON answer.
+
+        Args:
+            words: The command.
+            daemon: The name of the daemon; None: that of the node.
+            seconds: How long it may take.
 
         Raises:
             LabError: it failed, or what it printed is not JSON.
         """
-        done = self.run(*ISTHMUS, *words, "--socket", str(self.socket_path), "--json", seconds=seconds)
+        path = self.run_directory / f"{daemon or self.name}.sock"
+        done = self.run(*ISTHMUS, *words, "--socket", str(path), "--json", seconds=seconds)
         try:
             return json.loads(done.stdout)
         except json.JSONDecodeError as error:
@@ -160,12 +166,12 @@ class Node:
             _wait_for_line(daemon, offset, ready, seconds)
         return daemon
 
-    def up(self, configuration: str, seconds: float = 30.0) -> Daemon:
-        """Start ``isthmus up`` with this configuration and wait until it serves."""
+    def up(self, configuration: str, *, name: str = "isthmus", seconds: float = 30.0) -> Daemon:
+        """Start ``isthmus up`` with this configuration and wait until it serves; a machine may run several."""
         self.run_directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / "isthmus.toml"
+        path = self.directory / f"{name}.toml"
         path.write_text(configuration, encoding="utf-8")
-        return self.start("isthmus", *ISTHMUS, "up", str(path), ready="ready", seconds=seconds)
+        return self.start(name, *ISTHMUS, "up", str(path), ready="ready", seconds=seconds)
 
     def inside(self, make: Callable[[], _T]) -> _T:
         """Call something in the namespace, in a thread that ends with it; a socket made so stays there.

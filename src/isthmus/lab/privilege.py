@@ -110,5 +110,7 @@ _PROGRAMS = {
     "bind9-dnsutils": "dig",
     "dnsmasq-base": "dnsmasq",
     "nftables": "nft",
+    "iputils-ping": "ping",
+    "iputils-arping": "arping",
 }
 """The program to look for, where it is not called like its package."""

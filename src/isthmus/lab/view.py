@@ -46,13 +46,17 @@ def print_end(result: Result) -> None:
 
 
 def print_summary(lab: Lab) -> None:
-    """Print who leased what, and whom the server saw."""
-    console.print(Group(Text(), _leases(lab), Text(), _requests(lab), Text()))
+    """Print who leased what, and whom the server saw, as far as the network has these."""
+    parts = [table(lab) for node, table in (("gateway", _leases), ("server", _requests)) if node in lab.nodes]
+    console.print(Group(Text(), *(each for part in parts for each in (part, Text()))))
     console.print(_planes(lab))
 
 
 def watch(lab: Lab) -> None:
     """Let the hosts fetch again and again and show what happens, until Ctrl-C."""
+    if not {"gateway", "server", *figure.HOSTS} <= lab.nodes.keys():
+        console.print("There is no live view of this network.")
+        return
     try:
         with Live(console=console, auto_refresh=False, screen=False) as live:
             while True:
@@ -86,12 +90,20 @@ def _leases(lab: Lab) -> Table:
         cells = (
             f"{names.get(host, '')} {host}",
             row["address"],
-            row["ports"] or "all",
+            _what(row),
             row["client_id"],
             row["bind_id"],
         )
         table.add_row(*map(str, cells), _clock(row.get("expires_at")))
     return table
+
+
+def _what(row: dict[str, Any]) -> str:
+    """What of its address a lease is for."""
+    if row.get("method") == "RSA_IP":
+        return "all"
+    spis = f"SPIs {row['spis']}" if row.get("spis") else ""
+    return ", ".join(filter(None, (row["ports"], spis))) or "IKE"
 
 
 def _counters(lab: Lab) -> Table:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A small server for the lab: pages over HTTP, echoes over UDP, and a log of who asked.
 
-``python -m isthmus.lab.web LOG`` serves port 80 and UDP port 7 of its namespace. ``/`` is a page that
-tells who the server saw; ``/octets/N`` is N octets. Each request is one JSON line in LOG.
+``python -m isthmus.lab.web LOG [::]`` serves port 80 and UDP port 7 of its namespace; with ``::`` port 80 is
+served over IPv6 as well. ``/`` is a page that tells who the server saw; ``/octets/N`` is N octets; what is
+posted is answered with its length and SHA-256. Each request is one JSON line in LOG.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import sys
@@ -27,9 +29,14 @@ class _Handler(BaseHTTPRequestHandler):
     log_path = Path("/dev/null")
     log_lock = threading.Lock()
 
+    @property
+    def _peer(self) -> tuple[str, int]:
+        """Who asks; an IPv4 address is one also where a socket of IPv6 has taken the call."""
+        return self.client_address[0].removeprefix("::ffff:"), self.client_address[1]
+
     def do_GET(self) -> None:
         """Serve a page, or as many octets as asked for."""
-        peer, port = self.client_address[:2]
+        peer, port = self._peer
         note(self.log_path, kind="http", peer=peer, port=port, path=self.path)
         path = self.path.partition("?")[0]
         wanted, pause = path.partition("/octets/")[2], path.partition("/seconds/")[2]
@@ -48,6 +55,22 @@ class _Handler(BaseHTTPRequestHandler):
             length -= len(_CHUNK)
         self.close_connection = True
 
+    def do_POST(self) -> None:
+        """Take what is sent and say what came."""
+        peer, port = self._peer
+        note(self.log_path, kind="http", peer=peer, port=port, path=self.path)
+        digest, left = hashlib.sha256(), int(self.headers.get("Content-Length", 0))
+        while left > 0 and (octets := self.rfile.read(min(left, len(_CHUNK)))):
+            digest.update(octets)
+            left -= len(octets)
+        body = f"{self.headers.get('Content-Length')} octets, sha256 {digest.hexdigest()}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing: ``note`` has."""
 
@@ -55,6 +78,10 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     request_queue_size = 512
     daemon_threads = True
+
+
+class _DualServer(_Server):
+    address_family = socket.AF_INET6
 
 
 def note(log_path: Path, **what: object) -> None:
@@ -80,15 +107,15 @@ def _echo(path: Path) -> None:
             echo.sendto(octets, (peer, port))
 
 
-def serve(path: Path) -> None:
-    """Serve until the process is ended."""
+def serve(path: Path, address: str = "") -> None:
+    """Serve until the process is ended; at ``::`` over IPv6 and IPv4."""
     _Handler.log_path = path
     threading.Thread(target=_echo, args=(path,), daemon=True).start()
-    server = _Server(("", HTTP_PORT), _Handler)
+    server = (_DualServer if ":" in address else _Server)((address, HTTP_PORT), _Handler)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     server.serve_forever()
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), *sys.argv[2:3])

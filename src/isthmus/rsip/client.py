@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from isthmus.address import Address
 from isthmus.border.binding import Binding, Lease, Owner
 from isthmus.border.effect import Peer
-from isthmus.border.pool import Resource
 from isthmus.border.ranges import Ranges
-from isthmus.border.selector import Flow, Kind
+from isthmus.border.resource import Resource, resource_of
+from isthmus.border.selector import Flow
 from isthmus.rsip.states import ClientState
 from isthmus.wire.rsip.codes import LocalPolicy, RemotePolicy
 
@@ -34,11 +34,15 @@ class Held:
     """One binding of a host."""
 
     binding: Binding
-    resource: Resource
     lease: Lease
     "As first granted."
     expires_at: float
     "As extended since."
+
+    @property
+    def resource(self) -> Resource:
+        """What it holds of the pool."""
+        return resource_of(self.binding)
 
     def owns(self, flow: Flow) -> bool:
         """Whether the local side of a flow is this binding's."""
@@ -59,6 +63,8 @@ class Client:
     transport: Transport | None = None
     "None after a restart, until the host is heard again."
     bindings: dict[int, Held] = field(default_factory=dict)
+    lenders: set[int] = field(default_factory=set)
+    "Bind IDs of those bindings that have lent ports (``lending``)."
     last_bind_id: int = 0
     "Bind IDs count from 1 and are not used twice in a registration (spec 4.5)."
     udp_peer: Peer | None = None
@@ -89,13 +95,6 @@ class Client:
         if flow is None:
             return None
         return next((bind_id for bind_id, held in self.bindings.items() if held.owns(flow)), None)
-
-
-def resource_of(binding: Binding) -> Resource:
-    """What a binding holds of its pool, read off its selectors; what a restart needs."""
-    ports = next((each.values for each in binding.selectors if each.kind is Kind.PORT), None)
-    spis = next((each.values for each in binding.selectors if each.kind is Kind.SPI), None)
-    return Resource(realm=binding.realm, address=binding.address, ports=ports, spis=spis)
 
 
 def still_resting(

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from isthmus.address import Address
+from isthmus.address import Address, Prefix
 from isthmus.border.binding import Method
 from isthmus.border.crossing import TunnelKind
 from isthmus.border.effect import Ending
 from isthmus.border.ranges import Ranges
 from isthmus.wire.rsip.codes import ErrorCode, LocalPolicy, RemotePolicy, TunnelType
 from isthmus.wire.rsip.codes import Method as WireMethod
-from isthmus.wire.rsip.message import RegisterResponse
+from isthmus.wire.rsip.message import QueryResponse, RegisterResponse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Assigned:
     method: Method
     address: Address
     ports: Ranges | None
-    "None: the whole address."
+    "None: the whole address, and none where SPIs or an identity are held."
     remote_address: Address | None
     "The only peer allowed; None: any."
     remote_port: int | None
@@ -66,6 +66,19 @@ class Assigned:
     tunnel_kind: TunnelKind
     expires_at: float
     "Seconds since 1970, counted from when the request was sent; the host renews by itself before."
+    spis: Ranges | None = None
+    "What security associations toward this host may be called (RFC 3104 §6.2)."
+    ike: bool = False
+    "Whether port 500 may be tried, told apart by initiator cookies (RFC 3104 §6.1)."
+    listens: bool = False
+    "Whether peers that were never written to are heard (RFC 3103 §9.16.3)."
+    identity: int | None = None
+    "``identity_value`` of the initiator whose IKE comes here (seed RSIP 4.1)."
+
+    @property
+    def whole(self) -> bool:
+        """Whether the address is held whole."""
+        return self.method is Method.RSA_IP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +89,56 @@ class Extended:
     bind_id: int
     expires_at: float
     "Seconds since 1970."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where something is, as a gateway says it (RFC 3103 §9.15)."""
+
+    what: Address | Prefix | str
+    "An address, an IPv4 network or a name."
+    is_local: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A query was answered (RFC 3103 §9.15)."""
+
+    request: int
+    places: tuple[Place, ...]
+    "In the order of the response, which means nothing; a gateway may say more than it was asked."
+
+    @classmethod
+    def by(cls, message: QueryResponse, *, request: int) -> Self:
+        """What a QUERY_RESPONSE says; a tuple that cannot be understood is left out."""
+        places = []
+        for each in message.tuples:
+            what = each.address.name or (each.prefix if each.is_network else each.address.address)
+            if what is not None:
+                places.append(Place(what=what, is_local=each.is_local))
+        return cls(request=request, places=tuple(places))
+
+    def is_local(self, what: Address | Prefix | str) -> bool:
+        """Whether something is local: its own tuple decides, else the longest network around it.
+
+        Silence means remote (RFC 3103 §9.15.3). Names have no networks around them.
+        """
+        own = [each.is_local for each in self.places if _same(each.what, what)]
+        if own or isinstance(what, str):
+            return bool(own) and own[0]
+        prefix = what if isinstance(what, Prefix) else Prefix.of(what)
+        around = [each for each in self.places if isinstance(each.what, Prefix) and each.what.covers(prefix)]
+        return bool(around) and max(around, key=_length).is_local
+
+
+def _same(one: Address | Prefix | str, other: Address | Prefix | str) -> bool:
+    if isinstance(one, str) and isinstance(other, str):
+        return one.rstrip(".").lower() == other.rstrip(".").lower()
+    return one == other
+
+
+def _length(place: Place) -> int:
+    return place.what.length if isinstance(place.what, Prefix) else -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,4 +186,4 @@ class Warned:
     bind_id: int | None
 
 
-Event = Registered | Assigned | Extended | Freed | Lost | Refused | Deregistered | Warned
+Event = Registered | Assigned | Extended | Answered | Freed | Lost | Refused | Deregistered | Warned

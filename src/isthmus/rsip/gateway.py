@@ -19,15 +19,19 @@ hosts are told by messages of their own, with counter 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
-from isthmus.address import Address
+from isthmus.address import Address, Family
 from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
 from isthmus.border.effect import Effect, Ending, Peer, Remember, Send
-from isthmus.border.pool import Pool, Resource
+from isthmus.border.pool import Pool
+from isthmus.border.resource import Resource, resource_of
 from isthmus.border.verdict import Violation
 from isthmus.errors import RemoteProtocolError, WireError
-from isthmus.rsip.client import Client, Transport, resource_of, still_resting
+from isthmus.rsip.allocation import Ceiling
+from isthmus.rsip.client import Client, Transport, still_resting
+from isthmus.rsip.ends import TunnelEnds
 from isthmus.rsip.policy import GatewayPolicy
 from isthmus.rsip.rate import RateLimit
 from isthmus.rsip.reliability import AnswerCache, Freshness
@@ -35,7 +39,7 @@ from isthmus.rsip.request import UNASKED, Repeat, Request, Silence
 from isthmus.rsip.roster import Roster
 from isthmus.rsip.service import Service
 from isthmus.rsip.states import CLIENT_REFUSAL, REQUESTED, ClientEvent, ClientState, Transition
-from isthmus.wire.rsip.codes import PORT, VERSION, ErrorCode, MessageType, Method, known
+from isthmus.wire.rsip.codes import PORT, VERSION, ErrorCode, MessageType, known
 from isthmus.wire.rsip.envelope import HEADER_OCTETS
 from isthmus.wire.rsip.message import (
     DeregisterResponse,
@@ -51,11 +55,6 @@ from isthmus.wire.rsip.parameter import BindId, ClientId, Error, MessageCounter
 
 _AT_ONCE: frozenset[ErrorCode] = frozenset({ErrorCode.REGISTER_FIRST, ErrorCode.ALREADY_REGISTERED})
 """Refusals of the state table that are answered at step 8; 306 waits for step 11."""
-_METHODS: dict[MessageType, Method] = {
-    MessageType.ASSIGN_REQUEST_RSA_IP: Method.RSA_IP,
-    MessageType.ASSIGN_REQUEST_RSAP_IP: Method.RSAP_IP,
-    MessageType.ASSIGN_REQUEST_RSIPSEC: Method.RSIPSEC,
-}
 
 
 class Gateway:
@@ -66,11 +65,13 @@ class Gateway:
         *,
         realm_near: int,
         realm: int,
-        tunnel_end: Address,
+        tunnel_ends: Mapping[Family, Address],
         pool: Pool,
         policy: GatewayPolicy,
-        tunnel_mtu: int,
+        link_mtu: int,
         seed: int,
+        gre_checksum: bool = False,
+        lease_ceiling: Ceiling | None = None,
         trace: Callable[[Transition], None] | None = None,
     ) -> None:
         """Start with nobody registered.
@@ -78,10 +79,15 @@ class Gateway:
         Args:
             realm_near: Number of the realm that the hosts are in.
             realm: Number of the realm whose addresses are leased; the pool's.
-            tunnel_end: Our address in the near realm at which tunnels end.
+            tunnel_ends: Our addresses in the near realm at which tunnels end, one for each family that hosts may
+                have. They need not be those at which the control protocol is spoken.
             pool: What is leased.
             policy: To whom, and how.
-            tunnel_mtu: Largest inner packet that IP-IP carries whole, in octets; GRE's is that much smaller.
+            link_mtu: Largest packet that the near realm carries, in octets; a tunnel's MTU is that less its headers.
+            gre_checksum: Whether what we put into GRE has a checksum (RFC 2784 §2.5).
+            lease_ceiling: Until when an address of the pool is ours, where we lease it ourselves from a gateway
+                further out: no lease of ours lasts longer (RFC 3102 §4.2.1: MUST). Called with the address and the
+                time now, gives seconds since 1970 or None; it must give the same for the same arguments.
             seed: Where the Client IDs begin; a driver takes it from the operating system.
             trace: Gets one record for every change of state.
         """
@@ -90,13 +96,15 @@ class Gateway:
         self._realm_near = realm_near
         self._policy = policy
         self._pool = pool
-        self._roster = Roster(
-            near=realm_near, tunnel_end=tunnel_end, tunnel_mtu=tunnel_mtu, pool=pool, seed=seed, trace=trace
-        )
-        self._service = Service(policy=policy, pool=pool, roster=self._roster, tunnel_end=tunnel_end)
+        ends = TunnelEnds(realm=realm_near, addresses=dict(tunnel_ends), link_mtu=link_mtu, gre_checksum=gre_checksum)
+        self._roster = Roster(ends=ends, pool=pool, seed=seed, trace=trace)
+        self._service = Service(policy=policy, pool=pool, roster=self._roster, ends=ends, ceiling=lease_ceiling)
         self._answers = AnswerCache()
         self._requests = RateLimit(policy.requests_per_second, burst=policy.requests_burst)
         self._errors = RateLimit(policy.errors_per_second)
+        self.refusals: Counter[ErrorCode | str] = Counter()
+        """How many control messages were not served: by the error answered, or "stale", "duplicate", "rate" (nothing
+        was said), "stranger" (from where nobody may register, or from the far realm), "error" (an ERROR_RESPONSE)."""
 
     def __len__(self) -> int:
         """How many hosts are registered."""
@@ -115,8 +123,13 @@ class Gateway:
     def receive_broken_stream(self, error: WireError, peer: Peer, *, now: float) -> None:
         """Answer a TCP stream that cannot be cut into messages; the driver closes it afterwards (spec 2)."""
         self.handle_timer(now=now)
-        if peer.realm == self._realm_near and self._requests.allow(peer.owner, now=now):
+        if peer.realm != self._realm_near:
+            self.refusals["stranger"] += 1
+        elif not self._requests.allow(peer.owner, now=now):
+            self.refusals["rate"] += 1
+        else:
             code = error.code if isinstance(error, MessageError) else ErrorCode.BAD_MESSAGE
+            self.refusals[code] += 1
             self._send(ErrorResponse(error=Error(code)), peer)
 
     def connection_lost(self, peer: Peer) -> None:
@@ -185,6 +198,20 @@ class Gateway:
         self._end(client, key.bind_id, Ending.REVOKED, now=now)
         return True
 
+    def revoke_all(self, owner: Owner, *, now: float) -> int:
+        """End every binding of a host, which stays registered; returns how many there were."""
+        self.handle_timer(now=now)
+        client = self._roster.get(owner)
+        bindings = sorted(client.bindings) if client is not None else []
+        for bind_id in bindings:
+            assert client is not None
+            self._end(client, bind_id, Ending.REVOKED, now=now)
+        return len(bindings)
+
+    def holders(self, address: Address, *, port: int | None = None) -> tuple[BindingKey, ...]:
+        """Who holds a leased address, or a port of it; two bindings of one host may share a port (LISTEN)."""
+        return self._roster.holders(address, port)
+
     def dismiss(self, owner: Owner, *, now: float) -> bool:
         """End one registration and tell its host (RFC 3103 §9.5); False if there is none."""
         self.handle_timer(now=now)
@@ -214,17 +241,13 @@ class Gateway:
         """
         held = tuple(held)
         self._roster.restore(registrations, held, now=now)
-        answered: dict[Owner, int] = {}
         for each in answers:
             self._answers.keep(each)
             client = self._roster.get(each.owner)
             if client is None:
                 self._answers.leave(each.owner, now=now)
-                continue
-            client.heard(Peer(each.owner.realm, each.owner.address, each.port), counted=True)
-            answered[each.owner] = _bind_id_in(each.answer)
-        for client in self._roster:
-            self._roster.leap(client.owner, answered.get(client.owner, 0))
+            else:
+                client.heard(Peer(each.owner.realm, each.owner.address, each.port), counted=True)
         since = now - self._pool.rest_seconds
         for ended_at, resource in still_resting(resting, (resource_of(each) for each, _ in held), since=since):
             self._pool.restore_resting(resource, until=ended_at + self._pool.rest_seconds)
@@ -235,6 +258,7 @@ class Gateway:
         self.handle_timer(now=now)
         # Silent: nothing of RSIP is served to the far realm (spec 19).
         if peer.realm != self._realm_near:
+            self.refusals["stranger"] += 1
             return
         request = Request(peer=peer, now=now)
         before = len(self._roster.effects)
@@ -247,8 +271,10 @@ class Gateway:
         except (RemoteProtocolError, MessageError) as refusal:
             answer = emit(self._refuse(refusal.code, request))
         except Repeat as repeat:
+            self.refusals["duplicate"] += 1
             answer = repeat.answer
-        except Silence:
+        except Silence as silence:
+            self.refusals[silence.why] += 1
             return
         if freshness is not None:
             self._keep(data, answer, request, freshness=freshness, changed=len(self._roster.effects) > before)
@@ -260,7 +286,7 @@ class Gateway:
             return
         # Silent: no error says "too fast". On UDP the host asks again by itself; on TCP it would wait for ever.
         if request.udp:
-            raise Silence
+            raise Silence("rate")
         self._open(data, request)
         raise RemoteProtocolError(ErrorCode.UNKNOWN_ERROR, f"{request.peer.address} asks too often")
 
@@ -277,9 +303,11 @@ class Gateway:
         assert read is not None
         request.counter = read.message_counter
         request.client_id, request.bind_id = read.client_id, read.bind_id
-        if kind == MessageType.ERROR_RESPONSE or (fault is not None and self._is_stranger(request)):
-            # RFC 3103 §9.1: an error is never answered. Malformed datagrams of strangers neither (spec 6).
-            raise Silence
+        # RFC 3103 §9.1: an error is never answered. Malformed datagrams of strangers neither (spec 6).
+        if kind == MessageType.ERROR_RESPONSE:
+            raise Silence("error")
+        if fault is not None and self._is_stranger(request):
+            raise Silence("stranger")
         if request.udp and not self._policy.udp:
             raise RemoteProtocolError(ErrorCode.USE_TCP, "UDP is not served")
         if fault is not None and (not isinstance(kind, MessageType) or not _is_header_sound(data)):
@@ -301,9 +329,7 @@ class Gateway:
         if kind not in REQUESTED:
             # Silent: a response sent to a gateway is neither mandatory nor optional there (RFC 3103 §14).
             raise RemoteProtocolError(ErrorCode.ILLEGAL_MESSAGE, f"{kind.name} is not for gateways")
-        method = _METHODS.get(kind)
-        served = kind in self._service.handlers or kind is MessageType.REGISTER_REQUEST
-        if not served or (method is not None and method not in self._policy.methods):
+        if not self._service.serves(kind):
             raise RemoteProtocolError(ErrorCode.UNSUPPORTED_MESSAGE, f"{kind.name} is not served")
 
     def _judge_freshness(self, data: bytes, envelope: Envelope, request: Request) -> Freshness | None:
@@ -315,7 +341,7 @@ class Gateway:
             owner, port, counter=counter, kind=envelope.type, request=data, now=request.now
         )
         if freshness is Freshness.STALE:
-            raise Silence
+            raise Silence("stale")
         if freshness is Freshness.DUPLICATE:
             raise Repeat(answer)
         return freshness
@@ -344,6 +370,8 @@ class Gateway:
 
     def _refuse(self, code: int, request: Request) -> ErrorResponse:
         """Make the one error of a refused request (RFC 3103 §9.1); 302 tells the Client ID (§9.2.3: MUST)."""
+        meaning = known(ErrorCode, code)
+        self.refusals[meaning if isinstance(meaning, ErrorCode) else ErrorCode.UNKNOWN_ERROR] += 1
         if code == ErrorCode.ALREADY_REGISTERED:
             client = self._roster.get(request.peer.owner)
             request.client_id = None if client is None else client.client_id
@@ -403,10 +431,3 @@ def _unasked(client: Client) -> MessageCounter | None:
 def _is_header_sound(data: bytes) -> bool:
     """Whether a fault lies behind the header, so that its message type can be trusted."""
     return len(data) >= HEADER_OCTETS and data[0] == VERSION and int.from_bytes(data[2:4], "big") == len(data)
-
-
-def _bind_id_in(answer: bytes) -> int:
-    try:
-        return parse_envelope(answer).bind_id or 0
-    except MessageError:
-        return 0

@@ -55,7 +55,7 @@ class Holding:
         event, asked = self.event, self.task.again or self.task.wish
         assert event is not None
         assert asked is not None
-        wish = replace(asked, address=event.address, ports=event.ports)
+        wish = replace(asked, address=event.address, ports=event.ports, spis=event.spis)
         return Task(kind=HostEvent.SEND_ASSIGN, request=self.task.request, wish=wish, again=asked)
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 from isthmus.rsip.reliability import Retransmission, next_counter
 from isthmus.rsip.states import HostEvent
-from isthmus.rsip.wish import Wish
+from isthmus.rsip.wish import BindResponse, Wish
+from isthmus.wire.rsip.codes import ErrorCode, RemotePolicy
 from isthmus.wire.rsip.message import (
     AssignResponseRsaIp,
     AssignResponseRsapIp,
+    AssignResponseRsipsec,
     DeregisterRequest,
     DeregisterResponse,
     ErrorResponse,
@@ -23,7 +25,12 @@ from isthmus.wire.rsip.message import (
     ExtendResponse,
     FreeRequest,
     FreeResponse,
+    ListenResponse,
+    ListenResponseRsipIke,
     Message,
+    QueryRequest,
+    QueryResponse,
+    QueryTuple,
     RegisterRequest,
     RegisterResponse,
 )
@@ -43,16 +50,18 @@ class Task:
     "What to ask for if the wish, which repeats an earlier grant, is refused."
     bind_id: int | None = None
     lease_seconds: int | None = None
+    query: tuple[QueryTuple, ...] = ()
+    "What SEND_QUERY asks; nothing: everything."
     client_id: int | None = None
     "The Client ID to send; None: the present one."
     tries: int = 0
     "How often the gateway and we disagreed about who is registered."
 
-    def message(self, client_id: int, counter: int) -> Message:
-        """The request that it makes."""
+    def message(self, client_id: int, counter: int, *, remote_policy: int = RemotePolicy.NONE) -> Message:
+        """The request that it makes, under the host's remote flow policy."""
         ours, bind_id, count = ClientId(client_id), BindId(self.bind_id or 0), MessageCounter(counter)
         if self.wish is not None:
-            return self.wish.message(client_id, counter)
+            return self.wish.message(client_id, counter, remote_policy=remote_policy)
         match self.kind:
             case HostEvent.SEND_REGISTER:
                 return RegisterRequest(message_counter=count)
@@ -61,6 +70,8 @@ class Task:
                 return ExtendRequest(client_id=ours, bind_id=bind_id, lease_time=lease, message_counter=count)
             case HostEvent.SEND_FREE:
                 return FreeRequest(client_id=ours, bind_id=bind_id, message_counter=count)
+            case HostEvent.SEND_QUERY:
+                return QueryRequest(client_id=ours, tuples=self.query, message_counter=count)
             case _:
                 return DeregisterRequest(client_id=ours, message_counter=count)
 
@@ -85,7 +96,8 @@ class Pending:
         if (counter is None and udp) or (counter is not None and counter.value != self.counter):
             return False
         if isinstance(message, ErrorResponse):
-            return True
+            return self._is_refused_by(message)
+        # An ASSIGN answered as another method is its answer nevertheless: what came is then given back.
         if not isinstance(message, _ANSWERS[self.task.kind]):
             return False
         if isinstance(message, RegisterResponse):
@@ -96,16 +108,31 @@ class Pending:
             return message.bind_id.value == self.task.bind_id
         return True
 
+    def _is_refused_by(self, error: ErrorResponse) -> bool:
+        """Whether an error with our counter is about us: what it names must be ours, or the dispute is about that."""
+        if error.error.value in _ABOUT_IDS:
+            return True
+        if error.client_id is not None and self.client_id is not None and error.client_id.value != self.client_id:
+            return False
+        about = self.task.bind_id
+        return about is None or error.bind_id is None or error.bind_id.value == about
 
-_Answer = (
-    RegisterResponse | DeregisterResponse | AssignResponseRsaIp | AssignResponseRsapIp | ExtendResponse | FreeResponse
-)
+
+_ABOUT_IDS = (ErrorCode.REGISTER_FIRST, ErrorCode.ALREADY_REGISTERED, ErrorCode.BAD_CLIENT_ID, ErrorCode.BAD_BIND_ID)
+_Answer = RegisterResponse | DeregisterResponse | BindResponse | ExtendResponse | FreeResponse | QueryResponse
 _ANSWERS: dict[HostEvent, tuple[type[_Answer], ...]] = {
     HostEvent.SEND_REGISTER: (RegisterResponse,),
-    HostEvent.SEND_ASSIGN: (AssignResponseRsaIp, AssignResponseRsapIp),
+    HostEvent.SEND_ASSIGN: (
+        AssignResponseRsaIp,
+        AssignResponseRsapIp,
+        AssignResponseRsipsec,
+        ListenResponse,
+        ListenResponseRsipIke,
+    ),
     # A gateway may refuse to extend by freeing (RFC 3103 §9.10.3).
     HostEvent.SEND_EXTEND: (ExtendResponse, FreeResponse),
     HostEvent.SEND_FREE: (FreeResponse,),
+    HostEvent.SEND_QUERY: (QueryResponse,),
     HostEvent.SEND_DEREGISTER: (DeregisterResponse,),
     HostEvent.SEND_RESYNC: (DeregisterResponse,),
 }
@@ -114,12 +141,14 @@ _ANSWERS: dict[HostEvent, tuple[type[_Answer], ...]] = {
 class Outbox:
     """The queue of requests, the one under way, and the octets to send now."""
 
-    def __init__(self, *, udp: bool, retransmission: Retransmission, response_seconds: float) -> None:
+    def __init__(
+        self, *, udp: bool, retransmission: Retransmission, response_seconds: float, last_counter: int = 0
+    ) -> None:
         """Start empty; a fresh session counts from 1 (RFC 3103 §10.1)."""
         self._udp = udp
         self._retransmission = retransmission
         self._response_seconds = response_seconds
-        self._counter = 0
+        self._counter = last_counter
         self.queue: deque[Task] = deque()
         self.pending: Pending | None = None
         self.octets: list[bytes] = []

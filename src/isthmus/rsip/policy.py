@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from isthmus.address import Address, Prefix
 from isthmus.border.ranges import Ranges
 from isthmus.border.selector import Admit
+from isthmus.rsip.locality import Locality
 from isthmus.wire.rsip.codes import LocalPolicy, Method, RemotePolicy, TunnelType
 
 
@@ -22,6 +23,8 @@ class ClientRule:
     "RFC 3103 §7.1."
     remote_policy: RemotePolicy = RemotePolicy.NONE
     "RFC 3103 §7.2."
+    ipsec: bool = True
+    "Whether they may have SPIs, and listen for IKE (401)."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +36,8 @@ class GatewayPolicy:
 
     udp: bool = True
     "Whether UDP is served; if not, 102 USE_TCP (RFC 3103 §14)."
-    methods: tuple[Method, ...] = (Method.RSAP_IP, Method.RSA_IP)
-    "What may be leased (RFC 3103 §8.7)."
+    methods: tuple[Method, ...] = (Method.RSAP_IP, Method.RSA_IP, Method.RSIPSEC)
+    "What may be leased (RFC 3103 §8.7); RSIPSEC is offered where the pool has SPIs only."
     tunnel_types: tuple[TunnelType, ...] = (TunnelType.IP_IP, TunnelType.GRE)
     "Ways across the near realm; the first is the one for who does not say, unless IP-IP is among them."
 
@@ -55,6 +58,12 @@ class GatewayPolicy:
     "Local ports that no request may name (313). What nobody may get at all does not go into the pool."
     admit: Admit = Admit.CONTACTED
     "Whom an RSAP-IP ASSIGN hears from; a whole address hears from anyone (architecture, decision 11)."
+    listen: bool = True
+    "Whether LISTEN is served (RFC 3103 §9.16)."
+    listen_micro: bool = False
+    "Whether hosts under remote micro-flow policy may listen: by administrative override only (RFC 3103 §10.6)."
+    query: Locality = field(default_factory=Locality)
+    "What a QUERY is answered with (RFC 3103 §9.14)."
 
     requests_per_second: float | None = 100.0
     "Messages per host address; more are not answered. None: no limit."

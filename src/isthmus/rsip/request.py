@@ -47,7 +47,15 @@ class Request:
 
 
 class Silence(Exception):
-    """The message gets no answer."""
+    """The message gets no answer.
+
+    Args:
+        why: What it is counted as (``Gateway.refusals``).
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
 
 
 class Repeat(Exception):

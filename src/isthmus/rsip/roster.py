@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from isthmus.address import Address
 from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
-from isthmus.border.crossing import Tunnel, TunnelKind, overhead
 from isthmus.border.effect import Bind, Deregister, Effect, Ending, Extend, Prolong, Register, Unbind
 from isthmus.border.pool import Pool
+from isthmus.border.ranges import Ranges
+from isthmus.border.resource import resource_of
 from isthmus.rsip.allocation import Allocation
-from isthmus.rsip.client import Client, Held, resource_of
+from isthmus.rsip.client import Client, Held
 from isthmus.rsip.deadline import Deadlines
+from isthmus.rsip.ends import TunnelEnds
+from isthmus.rsip.lending import heirs, lend, lent_by, take_back
 from isthmus.rsip.policy import ClientRule
 from isthmus.rsip.states import ClientEvent, ClientState, Transition, next_client_state
 from isthmus.wire.rsip.codes import LocalPolicy, RemotePolicy
-
-_BIND_ID_STEP = 1 << 16
-"""How far Bind IDs leap at a restart, over those that were freed and that nobody remembers."""
 
 
 class Roster:
@@ -35,20 +36,13 @@ class Roster:
     def __init__(
         self,
         *,
-        near: int,
-        tunnel_end: Address,
-        tunnel_mtu: int,
+        ends: TunnelEnds,
         pool: Pool,
         seed: int,
         trace: Callable[[Transition], None] | None,
     ) -> None:
         """Start with nobody; the arguments are those of ``Gateway``."""
-        self._near = near
-        self._tunnel_end = tunnel_end
-        self._mtu = {
-            kind: tunnel_mtu + overhead(TunnelKind.IPIP, tunnel_end.family) - overhead(kind, tunnel_end.family)
-            for kind in TunnelKind
-        }
+        self._ends = ends
         self._pool = pool
         self._rng = random.Random(seed)
         self._trace = trace
@@ -93,21 +87,16 @@ class Roster:
         return client
 
     def bind(self, client: Client, allocation: Allocation, *, seconds: int, now: float) -> Held:
-        """Make a binding of what was allocated."""
+        """Make a binding of what was allocated; who lends ports to it gives them up first."""
+        for bind_id, ports in allocation.lent:
+            self._rebind(client, bind_id, lend(client.bindings[bind_id].binding, ports), now=now)
         client.last_bind_id += 1
         held = Held(
             binding=Binding(
                 key=BindingKey(client.owner, client.last_bind_id),
-                selectors=(allocation.selector,),
-                crossing=Tunnel(
-                    realm=self._near,
-                    local=self._tunnel_end,
-                    remote=client.owner.address,
-                    kind=allocation.tunnel_kind,
-                    mtu=self._mtu[allocation.tunnel_kind],
-                ),
+                selectors=allocation.selectors,
+                crossing=self._ends.tunnel(client.owner.address, allocation.tunnel_kind),
             ),
-            resource=allocation.resource,
             lease=Lease(client_id=client.client_id, method=allocation.method, granted_at=now, expires_at=now + seconds),
             expires_at=now + seconds,
         )
@@ -117,21 +106,27 @@ class Roster:
         self._transit(client, ClientEvent.BIND, now)
         return held
 
-    def extend(self, client: Client, held: Held, *, seconds: int, now: float) -> None:
-        """Give a binding more time; what it has is never made shorter."""
+    def extend(self, client: Client, held: Held, *, seconds: int, until: float | None, now: float) -> None:
+        """Give a binding more time; what it has is only made shorter where ``until`` is nearer."""
         # Silent: RFC 3103 §9.11.3 lets the gateway decide; "extend" is taken at its word, to shorten there is FREE.
-        held.expires_at = max(held.expires_at, now + seconds)
+        later = max(held.expires_at, now + seconds)
+        held.expires_at = later if until is None else min(later, until)
         self._deadlines.set(held.binding.key, held.expires_at)
         self.effects.append(Extend(key=held.binding.key, expires_at=held.expires_at))
         self._prolong(client, held.expires_at)
         self._transit(client, ClientEvent.EXTEND, now)
 
     def unbind(self, client: Client, bind_id: int, *, ending: Ending, now: float) -> None:
-        """End a binding and let its resource rest."""
+        """End a binding and let its resource rest, but for ports that go back to who lent them."""
         held = client.bindings.pop(bind_id)
+        client.lenders.discard(bind_id)
         self._deadlines.discard(held.binding.key)
-        self._pool.release(client.owner, held.resource, now=now)
         self.effects.append(Unbind(key=held.binding.key, ending=ending))
+        resource = held.resource
+        for heir, ports in heirs(client, held.binding):
+            self._rebind(client, heir.binding.key.bind_id, take_back(heir.binding, ports), now=now)
+            resource = replace(resource, ports=(resource.ports or Ranges(())) - ports)
+        self._pool.release(client.owner, resource, now=now)
         self._transit(client, ClientEvent.UNBIND if client.bindings else ClientEvent.UNBIND_LAST, now)
 
     def dismiss(self, client: Client, *, ending: Ending, now: float) -> None:
@@ -159,6 +154,7 @@ class Roster:
                     expires_at=each.expires_at,
                     local_policy=LocalPolicy(each.local_policy),
                     remote_policy=RemotePolicy(each.remote_policy),
+                    last_bind_id=each.last_bind_id,
                 )
             )
         for binding, lease in held:
@@ -169,22 +165,36 @@ class Roster:
                 self._pool.release(owner, resource, now=now)
                 self.effects.append(Unbind(key=binding.key, ending=Ending.REVOKED))
                 continue
-            one = Held(binding=binding, resource=resource, lease=lease, expires_at=lease.expires_at)
+            one = Held(binding=binding, lease=lease, expires_at=lease.expires_at)
             self._hold(client, one)
             client.expires_at = max(client.expires_at, one.expires_at)
             client.last_bind_id = max(client.last_bind_id, binding.key.bind_id)
             client.state = ClientState.ASSIGNED
             self._deadlines.set(owner, client.expires_at)
 
-    def leap(self, owner: Owner, answered: int) -> None:
-        """After a restart: go on with Bind IDs that were certainly not used in this registration.
+    def note(self, client: Client, event: ClientEvent, *, now: float) -> None:
+        """Trace what changes nothing: a query."""
+        self._transit(client, event, now)
+
+    def holders(self, address: Address, port: int | None) -> tuple[BindingKey, ...]:
+        """Every binding that holds a port of an address, has lent it, or holds the address whole.
 
         Args:
-            owner: A registered host.
-            answered: The highest Bind ID in its last answer, or 0.
+            address: A leased address.
+            port: None: every binding that holds anything of it.
         """
-        client = self._clients[owner]
-        client.last_bind_id = max(client.last_bind_id, answered) + _BIND_ID_STEP
+        return tuple(
+            held.binding.key
+            for client in self._clients.values()
+            for held in client.bindings.values()
+            if held.binding.address == address
+            and (
+                port is None
+                or held.resource.whole
+                or port in (held.resource.ports or ())
+                or port in lent_by(held.binding)
+            )
+        )
 
     def __iter__(self) -> Iterator[Client]:
         """Every registered host, in the order of registration."""
@@ -197,7 +207,17 @@ class Roster:
 
     def _hold(self, client: Client, held: Held) -> None:
         client.bindings[held.binding.key.bind_id] = held
+        _note_loans(client, held)
         self._deadlines.set(held.binding.key, held.expires_at)
+
+    def _rebind(self, client: Client, bind_id: int, binding: Binding, *, now: float) -> None:
+        """Let a binding hold something else from now on; its deadline stays."""
+        held = client.bindings[bind_id]
+        held.binding = binding
+        _note_loans(client, held)
+        # A new line of history begins: the old one says who had what until now.
+        held.lease = replace(held.lease, granted_at=now, expires_at=held.expires_at)
+        self.effects.append(Bind(binding=binding, lease=held.lease))
 
     def _prolong(self, client: Client, until: float) -> None:
         """R = max(R, Bi) (RFC 3103 §6)."""
@@ -219,6 +239,13 @@ class Roster:
                     effects=len(self.effects),
                 )
             )
+
+
+def _note_loans(client: Client, held: Held) -> None:
+    if lent_by(held.binding):
+        client.lenders.add(held.binding.key.bind_id)
+    else:
+        client.lenders.discard(held.binding.key.bind_id)
 
 
 def _registration(client: Client) -> Registration:

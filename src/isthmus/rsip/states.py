@@ -112,6 +112,7 @@ REQUESTED: dict[MessageType, ClientEvent] = {
     MessageType.ASSIGN_REQUEST_RSAP_IP: ClientEvent.BIND,
     MessageType.ASSIGN_REQUEST_RSIPSEC: ClientEvent.BIND,
     MessageType.LISTEN_REQUEST: ClientEvent.BIND,
+    MessageType.LISTEN_REQUEST_RSIP_IKE: ClientEvent.BIND,
     MessageType.EXTEND_REQUEST: ClientEvent.EXTEND,
     MessageType.FREE_REQUEST: ClientEvent.UNBIND,
     MessageType.QUERY_REQUEST: ClientEvent.QUERY,

@@ -13,7 +13,7 @@ Deregister      removes the host. Its last answer stays ``DEPARTED_SECONDS`` lon
                 host asked to go (FREED), for a copy of that request; else it goes too
 Bind            enters a binding and begins a tenure. The same key again replaces the
                 binding: the same grant (client, resource, ``granted_at``) goes on in its
-                tenure, another one ends the old tenure
+                tenure, another one ends the old tenure. Its host's ``last_bind_id`` is raised
 Extend          moves the deadline of a binding and of its tenure
 Prolong         moves the deadline of a registration
 Unbind          removes a binding and ends its tenure: now, or at its deadline if that has
@@ -37,7 +37,7 @@ from typing import Protocol
 from isthmus.address import Address
 from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
 from isthmus.border.effect import Durable, Ending, Remember
-from isthmus.border.pool import Resource
+from isthmus.border.resource import Resource
 from isthmus.errors import StoreUnavailable
 
 DEPARTED_SECONDS = 60.0

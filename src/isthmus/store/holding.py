@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a binding holds: as a resource for the history, and range by range for the search."""
+"""What bindings hold, range by range for the search, and what of it rests."""
 
 from __future__ import annotations
 
@@ -8,37 +8,24 @@ from dataclasses import replace
 
 from isthmus.address import Address
 from isthmus.border.binding import Binding
-from isthmus.border.pool import Resource
-from isthmus.border.ranges import Ranges, merge
+from isthmus.border.ranges import Ranges
+from isthmus.border.resource import Resource, values_of
 from isthmus.border.selector import Kind
-
-
-def resource_of(binding: Binding) -> Resource:
-    """Gather what all selectors of a binding hold.
-
-    A resource has no word for IKE cookies (RFC 3104 §6.1): a binding that holds nothing else
-    holds an empty set of ports, not the whole address.
-    """
-    kinds = {selector.kind for selector in binding.selectors}
-    resource = Resource(realm=binding.realm, address=binding.address)
-    if None in kinds:
-        return resource
-    return replace(
-        resource,
-        ports=_values(binding, Kind.PORT) if Kind.PORT in kinds or Kind.SPI not in kinds else None,
-        spis=_values(binding, Kind.SPI) if Kind.SPI in kinds else None,
-    )
 
 
 def ranges_of(binding: Binding) -> Iterator[tuple[Kind | None, Ranges]]:
     """Each kind that a binding holds, with its numbers; None for the whole prefix."""
     kinds = dict.fromkeys(selector.kind for selector in binding.selectors)
-    return ((kind, _values(binding, kind)) for kind in kinds)
+    return ((kind, values_of(binding, kind)) for kind in kinds)
 
 
 def covers(resource: Resource, port: int | None) -> bool:
-    """Whether a port of its address is part of a resource; None: anything of it."""
-    return port is None or resource.whole or (resource.ports is not None and port in resource.ports)
+    """Whether a port of its address is part of a resource; None: anything of it that has a number, or all."""
+    if resource.whole:
+        return True
+    if port is None:
+        return bool(resource.ports or resource.spis or resource.identities)
+    return resource.ports is not None and port in resource.ports
 
 
 def not_held(ended: Iterable[tuple[float, Resource]], held: Iterable[Resource]) -> tuple[tuple[float, Resource], ...]:
@@ -65,8 +52,3 @@ def _without(given: Resource, held: Iterable[Resource]) -> Resource | None:
         ports = ports - each.ports if ports and each.ports else ports
         spis = spis - each.spis if spis and each.spis else spis
     return replace(given, ports=ports, spis=spis) if ports or spis else None
-
-
-def _values(binding: Binding, kind: Kind | None) -> Ranges:
-    found = [selector.values for selector in binding.selectors if selector.kind is kind]
-    return found[0] if len(found) == 1 else merge(found)

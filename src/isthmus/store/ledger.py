@@ -7,7 +7,7 @@ Connections, transactions and the disk are the business of the store that owns t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, assert_never
 
@@ -15,12 +15,12 @@ from isthmus.address import Address, Prefix
 from isthmus.border.binding import Binding, BindingKey, Lease, Method, Owner, Registration
 from isthmus.border.crossing import Tunnel, TunnelKind
 from isthmus.border.effect import Bind, Deregister, Durable, Ending, Extend, Prolong, Register, Remember, Unbind
-from isthmus.border.pool import Resource
 from isthmus.border.ranges import Ranges
+from isthmus.border.resource import Resource, resource_of
 from isthmus.border.selector import Admit, Kind, Remote, Selector
 from isthmus.errors import Conflict
 from isthmus.store import DEPARTED_SECONDS, Held, Snapshot, Tenure, sql
-from isthmus.store.holding import not_held, ranges_of, resource_of
+from isthmus.store.holding import not_held, ranges_of
 
 Value = int | float | str | bytes | None
 Execute = Callable[[str, tuple[Value, ...]], Iterator[tuple[Any, ...]]]
@@ -86,8 +86,9 @@ class Ledger:
                 expires_at=expires_at,
                 local_policy=local_policy,
                 remote_policy=remote_policy,
+                last_bind_id=last_bind_id,
             )
-            for realm, address, client_id, expires_at, local_policy, remote_policy in self._execute(
+            for realm, address, client_id, expires_at, local_policy, remote_policy, last_bind_id in self._execute(
                 sql.REGISTRATIONS, ()
             )
         )
@@ -96,8 +97,8 @@ class Ledger:
             for realm, address, port, counter, request, answer in self._execute(sql.ANSWERS, (rested_since,))
         )
         ended = (
-            (ended_at, _read_resource(realm, address, ports, spis))
-            for ended_at, realm, address, ports, spis in self._execute(sql.RESTING, (rested_since,))
+            (ended_at, _read_resource(realm, address, each))
+            for ended_at, realm, address, *each in self._execute(sql.RESTING, (rested_since,))
         )
         return Snapshot(
             registrations=tuple(sorted(registrations, key=lambda each: each.owner)),
@@ -137,7 +138,7 @@ class Ledger:
         if self.owner_of(registration.client_id) not in (None, registration.owner):
             raise Conflict(f"client ID {registration.client_id}")
         owner = _owner(registration.owner)
-        policies = (registration.local_policy, registration.remote_policy)
+        policies = (registration.local_policy, registration.remote_policy, registration.last_bind_id)
         self._execute(sql.REGISTER, (*owner, registration.client_id, registration.expires_at, *policies))
         self._execute(sql.ARRIVE, owner)
 
@@ -170,6 +171,8 @@ class Ledger:
                 scale = (last - first).bit_length()
                 self._execute(sql.ADD_RANGE, (number, *_prefix(local), kind, scale, first, last))
         self._enter(binding, number, spans)
+        bind_id = binding.key.bind_id
+        self._execute(sql.LAST_BIND_ID, (bind_id, *_owner(binding.key.owner), bind_id))
 
     def _enter(self, binding: Binding, number: int, spans: tuple[_Span, ...]) -> None:
         """Make a binding stand, unless something of it is held by then."""
@@ -181,12 +184,15 @@ class Ledger:
                     raise Conflict(str(selector))
         tunnel = binding.crossing
         ends = (tunnel.local.octets, tunnel.remote.octets)
-        self._execute(sql.BIND, (number, tunnel.realm, *ends, tunnel.kind, tunnel.mtu, binding.device))
+        way = (tunnel.kind, tunnel.mtu, tunnel.checksum)
+        self._execute(sql.BIND, (number, tunnel.realm, *ends, *way, binding.device))
         for ordinal, selector in enumerate(binding.selectors):
             remote = selector.remote
             network = (None, None) if remote.network is None else _prefix(remote.network)
-            row = (number, ordinal, selector.kind, str(selector.values), *network, remote.port, remote.admit)
-            self._execute(sql.ADD_SELECTOR, row)
+            numbers = (str(selector.values), str(selector.lent))
+            self._execute(
+                sql.ADD_SELECTOR, (number, ordinal, selector.kind, *numbers, *network, remote.port, remote.admit)
+            )
         for kind, first, last in spans:
             self._execute(sql.ADD_HOLDING, (*place, kind, first, last, number))
 
@@ -235,8 +241,8 @@ def _selector_spans(kind: Kind | None, values: Ranges) -> Iterator[_Span]:
     if kind is None:
         yield _WHOLE, 0, 0
         return
-    # A cookie has 64 bits and a database 63 and a sign.
-    less = 1 << 63 if kind is Kind.COOKIE else 0
+    # An identity has 64 bits and a database 63 and a sign.
+    less = 1 << 63 if kind.limit > 1 << 63 else 0
     for first, last in values.pairs:
         yield kind, first - less, last - less
 
@@ -253,10 +259,12 @@ def _prefix(prefix: Prefix) -> tuple[bytes, int]:
     return prefix.address.octets, prefix.length
 
 
-def _resource(resource: Resource) -> tuple[str | None, str | None]:
+def _resource(resource: Resource) -> tuple[str | None, str | None, int, str | None]:
     return (
         None if resource.ports is None else str(resource.ports),
         None if resource.spis is None else str(resource.spis),
+        int(resource.ike),
+        None if resource.identities is None else str(resource.identities),
     )
 
 
@@ -271,12 +279,16 @@ def _read_ranges(text: str) -> Ranges:
     return Ranges.parse(text) if text else Ranges(())
 
 
-def _read_resource(realm: int, address: bytes, ports: str | None, spis: str | None) -> Resource:
+def _read_resource(realm: int, address: bytes, held: Iterable[Any]) -> Resource:
+    """The inverse of ``_resource``."""
+    ports, spis, ike, identities = held
     return Resource(
         realm=realm,
         address=_read_address(address),
         ports=None if ports is None else _read_ranges(ports),
         spis=None if spis is None else _read_ranges(spis),
+        ike=bool(ike),
+        identities=None if identities is None else _read_ranges(identities),
     )
 
 
@@ -284,7 +296,7 @@ def _read_tenure(row: sql.TenureRow) -> Tenure:
     return Tenure(
         key=BindingKey(_read_owner(row.owner_realm, row.owner_address), row.bind_id),
         client_id=row.client_id,
-        resource=_read_resource(row.realm, row.address, row.ports, row.spis),
+        resource=_read_resource(row.realm, row.address, (row.ports, row.spis, row.ike, row.identities)),
         granted_at=row.granted_at,
         ended_at=row.ended_at,
         ending=None if row.ending is None else Ending(row.ending),
@@ -303,6 +315,7 @@ def _read_held(row: sql.BindingRow, selectors: list[sql.SelectorRow]) -> Held:
                 kind=None if each.kind is None else Kind(each.kind),
                 values=_read_ranges(each.numbers),
                 remote=_read_remote(each),
+                lent=_read_ranges(each.lent),
             )
             for each in selectors
         ),
@@ -312,6 +325,7 @@ def _read_held(row: sql.BindingRow, selectors: list[sql.SelectorRow]) -> Held:
             remote=_read_address(row.tunnel_remote),
             kind=TunnelKind(row.tunnel_kind),
             mtu=row.tunnel_mtu,
+            checksum=bool(row.tunnel_checksum),
         ),
         device=row.device,
     )

@@ -14,10 +14,11 @@ from typing import TypeVar, assert_never
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import BindingKey, Owner, Registration
 from isthmus.border.effect import Bind, Deregister, Durable, Ending, Extend, Prolong, Register, Remember, Unbind
+from isthmus.border.resource import resource_of
 from isthmus.border.table import BindingTable
 from isthmus.errors import Conflict
 from isthmus.store import DEPARTED_SECONDS, Held, Snapshot, Tenure
-from isthmus.store.holding import covers, not_held, resource_of
+from isthmus.store.holding import covers, not_held
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -189,6 +190,10 @@ class MemoryStore:
         self._rebind(Held(binding=binding, lease=lease))
         self._put(self._history, number, row)
         self._put(self._tenures, binding.key, number)
+        registration = self._registrations.get(binding.key.owner)
+        if registration is not None and registration.last_bind_id < binding.key.bind_id:
+            raised = replace(registration, last_bind_id=binding.key.bind_id)
+            self._put(self._registrations, binding.key.owner, raised)
 
     def _rebind(self, held: Held) -> None:
         """Replace a binding in the table and note how to take that back."""

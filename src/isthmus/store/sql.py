@@ -9,15 +9,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 REGISTER = """
-INSERT INTO registration (realm, address, client_id, expires_at, local_policy, remote_policy)
-VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO registration (realm, address, client_id, expires_at, local_policy, remote_policy, last_bind_id)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (realm, address) DO UPDATE SET
     client_id = excluded.client_id, expires_at = excluded.expires_at,
-    local_policy = excluded.local_policy, remote_policy = excluded.remote_policy"""
+    local_policy = excluded.local_policy, remote_policy = excluded.remote_policy,
+    last_bind_id = excluded.last_bind_id"""
+LAST_BIND_ID = "UPDATE registration SET last_bind_id = ? WHERE realm = ? AND address = ? AND last_bind_id < ?"
 CLIENT = "SELECT realm, address FROM registration WHERE client_id = ?"
 PROLONG = "UPDATE registration SET expires_at = ? WHERE realm = ? AND address = ?"
 DEREGISTER = "DELETE FROM registration WHERE realm = ? AND address = ? RETURNING client_id"
-REGISTRATIONS = "SELECT realm, address, client_id, expires_at, local_policy, remote_policy FROM registration"
+REGISTRATIONS = """
+SELECT realm, address, client_id, expires_at, local_policy, remote_policy, last_bind_id FROM registration"""
 
 REMEMBER = """
 INSERT INTO answer (realm, address, port, counter, request, answer, departed_at)
@@ -35,12 +38,12 @@ SELECT realm, address, port, counter, request, answer FROM answer WHERE departed
 
 LAST_TENURE = "SELECT COALESCE(MAX(number), 0) FROM tenure"
 HELD_TENURE = """
-SELECT number, client_id, realm, address, length, ports, spis, granted_at, expires_at FROM tenure
+SELECT number, client_id, realm, address, length, ports, spis, ike, identities, granted_at, expires_at FROM tenure
 WHERE owner_realm = ? AND owner_address = ? AND bind_id = ? AND ended_at IS NULL"""
 BEGIN_TENURE = """
 INSERT INTO tenure (number, owner_realm, owner_address, bind_id, client_id, method, realm, address, length,
-    ports, spis, granted_at, expires_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    ports, spis, ike, identities, granted_at, expires_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 ADD_RANGE = "INSERT INTO tenure_range (tenure, address, length, kind, scale, first, last) VALUES (?, ?, ?, ?, ?, ?, ?)"
 RENEW_TENURE = "UPDATE tenure SET method = ?, expires_at = ? WHERE number = ?"
 EXTEND = """
@@ -52,27 +55,29 @@ HOLDER = """
 SELECT last FROM holding WHERE realm = ? AND address = ? AND length = ? AND kind = ? AND first <= ?
 ORDER BY first DESC LIMIT 1"""
 BIND = """
-INSERT INTO binding (tenure, tunnel_realm, tunnel_local, tunnel_remote, tunnel_kind, tunnel_mtu, device)
-VALUES (?, ?, ?, ?, ?, ?, ?)"""
-ADD_SELECTOR = """
-INSERT INTO selector (tenure, ordinal, kind, numbers, remote_address, remote_length, remote_port, admit)
+INSERT INTO binding (tenure, tunnel_realm, tunnel_local, tunnel_remote, tunnel_kind, tunnel_mtu, tunnel_checksum,
+    device)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+ADD_SELECTOR = """
+INSERT INTO selector (tenure, ordinal, kind, numbers, lent, remote_address, remote_length, remote_port, admit)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 ADD_HOLDING = "INSERT INTO holding (realm, address, length, kind, first, last, tenure) VALUES (?, ?, ?, ?, ?, ?, ?)"
 UNBIND = "DELETE FROM binding WHERE tenure = ?"
 BINDINGS = """
 SELECT b.tenure, t.owner_realm, t.owner_address, t.bind_id, t.client_id, t.method, t.granted_at, t.expires_at,
     t.realm, t.address, t.length,
-    b.tunnel_realm, b.tunnel_local, b.tunnel_remote, b.tunnel_kind, b.tunnel_mtu, b.device
+    b.tunnel_realm, b.tunnel_local, b.tunnel_remote, b.tunnel_kind, b.tunnel_mtu, b.tunnel_checksum, b.device
 FROM binding b JOIN tenure t ON t.number = b.tenure ORDER BY b.tenure"""
 SELECTORS = """
-SELECT tenure, kind, numbers, remote_address, remote_length, remote_port, admit
+SELECT tenure, kind, numbers, lent, remote_address, remote_length, remote_port, admit
 FROM selector ORDER BY tenure, ordinal"""
 
 RESTING = """
-SELECT ended_at, realm, address, ports, spis FROM tenure WHERE ended_at >= ? ORDER BY ended_at, number"""
+SELECT ended_at, realm, address, ports, spis, ike, identities FROM tenure
+WHERE ended_at >= ? ORDER BY ended_at, number"""
 _TENURE = """
 SELECT t.number, t.owner_realm, t.owner_address, t.bind_id, t.client_id, t.realm, t.address, t.ports, t.spis,
-    t.granted_at, t.ended_at, t.ending, t.expires_at
+    t.ike, t.identities, t.granted_at, t.ended_at, t.ending, t.expires_at
 FROM tenure_range r JOIN tenure t ON t.number = r.tenure
 WHERE r.address = ? AND r.length = ?"""
 _AT = " AND t.granted_at <= ? AND COALESCE(t.ended_at, t.expires_at) > ?"
@@ -92,6 +97,8 @@ class HeldTenure(NamedTuple):
     length: int
     ports: str | None
     spis: str | None
+    ike: int
+    identities: str | None
     granted_at: float
     expires_at: float
 
@@ -115,6 +122,7 @@ class BindingRow(NamedTuple):
     tunnel_remote: bytes
     tunnel_kind: int
     tunnel_mtu: int
+    tunnel_checksum: int
     device: str | None
 
 
@@ -124,6 +132,7 @@ class SelectorRow(NamedTuple):
     tenure: int
     kind: int | None
     numbers: str
+    lent: str
     remote_address: bytes | None
     remote_length: int | None
     remote_port: int | None
@@ -142,6 +151,8 @@ class TenureRow(NamedTuple):
     address: bytes
     ports: str | None
     spis: str | None
+    ike: int
+    identities: str | None
     granted_at: float
     ended_at: float | None
     ending: str | None

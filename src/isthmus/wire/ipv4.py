@@ -132,6 +132,12 @@ class Ipv4View:
         """What the fragments of one packet share."""
         return self._word(4)
 
+    @identification.setter
+    def identification(self, identification: int) -> None:
+        before = self._word(4)
+        self._octets[4:6] = identification.to_bytes(2, "big")
+        self._amend(before, identification)
+
     @property
     def flags(self) -> int:
         """The three flags as a number: reserved 4, DF 2, MF 1."""
@@ -239,7 +245,9 @@ class Ipv4Header:
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) <= limit:
                 raise ValueError(f"{name} {getattr(self, name)} is beyond {limit}")
-        if self.header_checksum is not None and not 0 <= self.header_checksum <= 0xFFFF:
+        if self.header_checksum is None:
+            return
+        if not 0 <= self.header_checksum <= 0xFFFF:
             raise ValueError(f"header checksum {self.header_checksum} does not fit in 16 bits")
         if self.header_checksum == checksum(self._emit(0)):
             object.__setattr__(self, "header_checksum", None)

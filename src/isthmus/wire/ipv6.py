@@ -9,6 +9,15 @@
     |        Payload Length         |  Next Header  |   Hop Limit   |
     +-------------------------------+---------------+---------------+
     |       Source Address (128), Destination Address (128)
+
+Of the extension headers the two with options are passed over (RFC 8200 §4.3, §4.6; RFC 2473 §4.1.1
+has the one that tunnels use) and the fragment header is read (RFC 8200 §4.5)::
+
+    +---------------+---------------+-------------------------+---+-+
+    |  Next Header  |   Reserved    |     Fragment Offset     |Res|M|
+    +---------------+---------------+-------------------------+---+-+
+    |                         Identification                        |
+    +---------------------------------------------------------------+
 """
 
 from __future__ import annotations
@@ -20,6 +29,9 @@ from isthmus.address import Address, Family
 from isthmus.errors import Malformed, Truncated
 
 HEADER_OCTETS = 40
+FRAGMENT_OCTETS = 8
+HOP_BY_HOP_OPTIONS, FRAGMENT, DESTINATION_OPTIONS = 0, 44, 60
+"""Next headers that this module knows (RFC 8200 §4)."""
 _VERSION = 6
 
 
@@ -171,3 +183,91 @@ class Ipv6Header:
         first = _VERSION << 28 | self.traffic_class << 20 | self.flow_label
         second = self.payload_length << 16 | self.next_header << 8 | self.hop_limit
         return (first << 32 | second).to_bytes(8, "big") + self.src.octets + self.dst.octets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FragmentHeader:
+    """A fragment header, every bit of it (RFC 8200 §4.5)."""
+
+    next_header: int
+    "What the whole packet's fragmentable part begins with."
+    fragment_offset: int = 0
+    "In units of 8 octets."
+    more: bool = False
+    identification: int
+    reserved: int = 0
+    "The second octet."
+    reserved1: int = 0
+    "The two bits before M."
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit."""
+        limits = {"next_header": 8, "fragment_offset": 13, "identification": 32, "reserved": 8, "reserved1": 2}
+        for name, bits in limits.items():
+            if not 0 <= getattr(self, name) < 1 << bits:
+                raise ValueError(f"{name} {getattr(self, name)} does not fit in {bits} bits")
+
+    @property
+    def is_fragment(self) -> bool:
+        """Whether there is more of the packet; an "atomic" one has a fragment header for nothing (RFC 6946 §2)."""
+        return self.more or self.fragment_offset > 0
+
+    @classmethod
+    def parse(cls, octets: bytes | bytearray | memoryview) -> Self:
+        """Read the first eight octets.
+
+        Raises:
+            Truncated: fewer than eight octets.
+        """
+        if len(octets) < FRAGMENT_OCTETS:
+            raise Truncated("fragment header", at=0, need=FRAGMENT_OCTETS, have=len(octets))
+        place = octets[2] << 8 | octets[3]
+        return cls(
+            next_header=octets[0],
+            reserved=octets[1],
+            fragment_offset=place >> 3,
+            reserved1=place >> 1 & 3,
+            more=bool(place & 1),
+            identification=int.from_bytes(octets[4:8], "big"),
+        )
+
+    def emit(self) -> bytes:
+        """Write the header."""
+        place = self.fragment_offset << 3 | self.reserved1 << 1 | self.more
+        return (
+            bytes((self.next_header, self.reserved)) + place.to_bytes(2, "big") + self.identification.to_bytes(4, "big")
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """What an IPv6 packet carries, behind its options."""
+
+    next_header: int
+    payload: memoryview
+    "What follows the headers that were passed over."
+    fragment: FragmentHeader | None = None
+    "If it is a fragment; then ``next_header`` is what the whole packet carries."
+
+
+def carried(packet: Ipv6View) -> Carried:
+    """Pass over hop-by-hop and destination options, whatever they say, and over a fragment header (RFC 8200 §4).
+
+    Raises:
+        Truncated: an extension header is cut short.
+    """
+    next_header, payload = packet.next_header, packet.payload
+    at = HEADER_OCTETS
+    while next_header in (HOP_BY_HOP_OPTIONS, DESTINATION_OPTIONS, FRAGMENT):
+        if next_header == FRAGMENT:
+            fragment = FragmentHeader.parse(payload)
+            next_header, length = fragment.next_header, FRAGMENT_OCTETS
+            if fragment.is_fragment:
+                return Carried(next_header=next_header, payload=payload[length:], fragment=fragment)
+        else:
+            length = (payload[1] + 1) * 8 if len(payload) > 1 else 8
+            if len(payload) < length:
+                raise Truncated("options header", at=at, need=length, have=len(payload))
+            next_header = payload[0]
+        at, payload = at + length, payload[length:]
+    return Carried(next_header=next_header, payload=payload)

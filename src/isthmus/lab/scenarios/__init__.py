@@ -4,7 +4,26 @@
 from __future__ import annotations
 
 from isthmus.lab.scenario import Scenario
-from isthmus.lab.scenarios import gateway_restart, spoofing, stock_programs, two_hosts
+from isthmus.lab.scenarios import (
+    cascade,
+    discovery,
+    fragments,
+    gateway_restart,
+    incoming_ike,
+    ipsec,
+    ipv6_lease,
+    ipv6_local,
+    loss_of_state,
+    multicast,
+    nat_beside,
+    paths,
+    policies,
+    publish,
+    spoofing,
+    stock_programs,
+    tunnels,
+    two_hosts,
+)
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
@@ -12,7 +31,21 @@ SCENARIOS: dict[str, Scenario] = {
         two_hosts.SCENARIO,
         spoofing.SCENARIO,
         gateway_restart.SCENARIO,
+        loss_of_state.SCENARIO,
         stock_programs.SCENARIO,
+        publish.SCENARIO,
+        policies.SCENARIO,
+        paths.SCENARIO,
+        fragments.SCENARIO,
+        tunnels.SCENARIO,
+        ipv6_local.SCENARIO,
+        ipv6_lease.SCENARIO,
+        cascade.SCENARIO,
+        nat_beside.SCENARIO,
+        multicast.SCENARIO,
+        discovery.SCENARIO,
+        ipsec.SCENARIO,
+        incoming_ike.SCENARIO,
     )
 }
 """By name, in the order in which they are best read."""

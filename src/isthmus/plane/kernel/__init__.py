@@ -7,6 +7,8 @@ module          holds
 ``plane``       ``KernelPlane``: effects into maps, interfaces, pins
 ``image``       what the maps should hold, and in which order it changes
 ``index``       bindings as entries and slice words
+``contact``     peers that were written to, in the program's own memory
+``path``        who sent what in ESP and AH, likewise
 ``number``      first slices, endpoint numbers, owners' tags
 ``maps``        values of the model as octets, by layout
 ``pinned``      the program and its maps: loaded, pinned, adopted

@@ -27,7 +27,7 @@ _INGRESS = 0xFFFFFFF2
 _ETH_P_ALL = 3
 _WHERE = {"parent": _INGRESS, "handle": 1, "prio": 0x1575, "protocol": _ETH_P_ALL}
 "The preference is ours alone."
-_SIOCGIFHWADDR = 0x8927
+_SIOCGIFMTU, _SIOCGIFHWADDR = 0x8921, 0x8927
 _BARE = frozenset({0xFFFE, 519, 768, 512})
 "Link types without a link header: none (TUN, WireGuard), raw IP, tunnel, PPP."
 _NAME = "isthmus"
@@ -40,6 +40,8 @@ class Link:
     index: int
     bare: bool
     "Packets begin with the IP header."
+    mtu: int
+    "Largest packet that it carries, in octets."
 
 
 class Links(Protocol):
@@ -67,11 +69,11 @@ class MachineLinks:
             try:
                 index = socket.if_nametoindex(name)
                 request = struct.pack("16s24x", name.encode())
-                answer = fcntl.ioctl(any_socket, _SIOCGIFHWADDR, request)
+                (kind,) = struct.unpack_from("=H", fcntl.ioctl(any_socket, _SIOCGIFHWADDR, request), 16)
+                (mtu,) = struct.unpack_from("=I", fcntl.ioctl(any_socket, _SIOCGIFMTU, request), 16)
             except OSError:
                 return None
-        (kind,) = struct.unpack_from("=H", answer, 16)
-        return Link(index, kind in _BARE)
+        return Link(index, kind in _BARE, mtu)
 
     def indexes(self) -> set[int]:
         """Every interface that there is."""

@@ -15,26 +15,27 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import assert_never
 
-from isthmus.address import Family, Prefix
+from isthmus.address import Prefix
 from isthmus.border.binding import Binding, BindingKey, Owner
 from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Unbind
 from isthmus.border.realm import Border
 from isthmus.border.selector import Kind
-from isthmus.errors import PlaneError, Unsupported
+from isthmus.errors import PlaneError
 from isthmus.plane import Programmable
-from isthmus.plane.kernel.index import Held, Index
+from isthmus.plane.kernel.index import Held, Index, blocks
 from isthmus.plane.kernel.maps import Codec
 from isthmus.plane.kernel.number import Numbers, Owners, Slots
 
-MOST_VALUES = 1 << 16
-"""Most SPIs of one selector: each is an entry of its own."""
+MOST_BLOCKS = 1 << 12
+"""Most aligned blocks that the SPIs of one selector may need: each is an entry of its own."""
 
 Change = tuple[str, bytes, bytes | None]
 "Map, key, value (None: remove)."
 
-TABLES = ("meant", "tunnel_ends", "endpoints", "owners", "holdings", "addresses", "by_demux", "by_prefix")
+TABLES = ("meant", "tunnel_ends", "endpoints", "owners", "holdings", "addresses", "by_demux", "by_spi", "by_prefix")
 """Maps that an image fills, records first; beside them the words of ``slices``."""
 
 ARRAYS = ("meant", "endpoints")
@@ -73,6 +74,7 @@ class Image:
         self._held: dict[BindingKey, tuple[Held, bytes]] = {}
         self._endpoints: dict[bytes, dict[bytes, bool]] = {}
         "By owner's place; whether the tunnel ends at just that."
+        self._tagged: dict[int, Owner] = {}
         self._index = Index(border, codec, slots, entry=self.entry, word=self.word, meant=self.meant)
         for end in border.tunnel_ends:
             value = codec.tunnel_end(end.leads_to, border.realm(end.leads_to).end)
@@ -82,6 +84,15 @@ class Image:
         """A binding that is there."""
         held = self._held.get(key)
         return None if held is None else held[0].binding
+
+    def tag(self, owner: Owner) -> int:
+        """The tag of an owner who has registered or holds something; 0: it is not known."""
+        known = self._owners.get(self._codec.place(owner.realm, owner.address))
+        return 0 if known is None else known.tag
+
+    def owner(self, tag: int) -> Owner | None:
+        """Whose tag that is."""
+        return self._tagged.get(tag)
 
     def bindings(self) -> Iterator[Binding]:
         """Every binding."""
@@ -153,7 +164,8 @@ class Image:
             raise PlaneError(f"{refused} is already held")
         before = self._held.get(key)
         endpoint = self._enter(binding)
-        self._held[key] = Held(binding, self._numbers[endpoint], effect.lease.expires_at), endpoint
+        tag = self._owners.tag(self._codec.place(key.owner.realm, key.owner.address))
+        self._held[key] = Held(binding, self._numbers[endpoint], effect.lease.expires_at, tag), endpoint
         self._index.replace(before and before[0], self._held[key][0])
         if before is not None:
             self._leave(before[0].binding, before[1])
@@ -173,8 +185,11 @@ class Image:
 
     def _register(self, owner: Owner, *, registered: bool) -> None:
         place = self._codec.place(owner.realm, owner.address)
+        before = self._owners.get(place)
         self._owners.register(place, registered=registered)
-        self._show_owner(place)
+        if before is not None and self._owners.get(place) is None:
+            self._tagged.pop(before.tag, None)
+        self._show_owner(owner)
 
     # --- records --------------------------------------------------------------------------
 
@@ -192,7 +207,7 @@ class Image:
         far_end = binding.crossing.realm, binding.crossing.remote
         whose = binding.key.owner
         self._endpoints.setdefault(owner, {})[endpoint] = far_end == (whose.realm, whose.address)
-        self._show_owner(owner)
+        self._show_owner(whose)
         for selector in binding.selectors:
             key = self._codec.holding_key(tag, selector.realm, selector.local)
             self._holdings[key] += 1
@@ -214,12 +229,18 @@ class Image:
             del self._endpoints[owner][endpoint]
             if not self._endpoints[owner]:
                 del self._endpoints[owner]
+        tag = self._owners.tag(owner)
         self._owners.release(owner)
-        self._show_owner(owner)
+        if self._owners.get(owner) is None:
+            self._tagged.pop(tag, None)
+        self._show_owner(binding.key.owner)
 
-    def _show_owner(self, place: bytes) -> None:
+    def _show_owner(self, owner: Owner) -> None:
         """Write who an owner is, and what its endpoints say of it."""
+        place = self._codec.place(owner.realm, owner.address)
         known = self._owners.get(place)
+        if known is not None:
+            self._tagged[known.tag] = owner
         for endpoint, here in self._endpoints.get(place, {}).items():
             registered = here and known is not None and known.registered
             key = self._codec.number(self._numbers[endpoint])
@@ -230,8 +251,6 @@ class Image:
 
 def _check(binding: Binding) -> None:
     """Refuse what the maps cannot hold."""
-    if binding.crossing.local.family is not Family.IPV4:
-        raise Unsupported(f"binding {binding.key} over IPv6", remedy="give the tunnel IPv4 ends")
     for selector in binding.selectors:
-        if selector.kind not in (None, Kind.PORT) and len(selector.values) > MOST_VALUES:
-            raise PlaneError(f"binding {binding.key} holds {len(selector.values)} SPIs; {MOST_VALUES} are possible")
+        if selector.kind is Kind.SPI and sum(1 for _ in islice(blocks(selector.values), MOST_BLOCKS + 1)) > MOST_BLOCKS:
+            raise PlaneError(f"binding {binding.key} holds SPIs in more than {MOST_BLOCKS} aligned blocks")

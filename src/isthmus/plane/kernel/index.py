@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """From bindings to the entries and slice words that packets are looked up in.
 
-Every *unit* - a slice of an address, a prefix, an SPI - is worked out anew from the
+Every *unit* - a slice of an address, a prefix, a block of SPIs - is worked out anew from the
 bindings and claims that touch it, so it passes from one right state to the next in one
 write::
 
@@ -11,27 +11,32 @@ write::
     slice, anything else            word: SPLIT; by_demux holds every port that is held, and
                                     the claimed ones if the slice is claimed in part only
     prefix                          by_prefix: who holds it, or the shorter prefix around a claim
-    SPI                             by_demux: who holds it
+    aligned block of SPIs           by_spi: who holds it
+    owner of SPIs of an address     by_demux, HOLDER: by which of its bindings it sends ESP and AH
+
+Cookies are learned and identities are hashes; of both the address only says that there are any,
+and the reference plane knows which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from bisect import bisect_right, insort
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from isthmus.address import Address, Prefix
-from isthmus.border.binding import Binding
+from isthmus.border.binding import Binding, BindingKey
 from isthmus.border.ranges import Ranges, merge
-from isthmus.border.realm import Border
+from isthmus.border.realm import Border, End
 from isthmus.border.selector import Kind, Selector
-from isthmus.errors import PlaneError
-from isthmus.plane.kernel.maps import NOBODY, Codec, Standing
+from isthmus.plane.kernel.maps import NOBODY, Claimed, Codec, Standing
 from isthmus.plane.kernel.number import Slots
 
 _At = tuple[int, Prefix]
 "Realm and address, the latter as a prefix of full length."
-_Unit = tuple[int, Prefix, Kind | None, int]
-"Realm, prefix, kind, number: of a slice within its address for ports, else the value."
+_Unit = tuple[int, Prefix, int | None, int]
+"""Realm, prefix, kind, number: of a slice within its address for ports, the owner's tag for HOLDER; for SPIs their
+first, and 2^32 times the length of what a block has in common."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +46,8 @@ class Held:
     binding: Binding
     endpoint: int
     expires_at: float
+    tag: int
+    "Of its owner."
 
     def standing(self, selector: Selector) -> Standing:
         """What the index says about one of its selectors."""
@@ -58,15 +65,25 @@ class _Parts:
 
     claims: Ranges = Ranges(())
     "Ports."
-    spis: tuple[int, int] | None = None
+    spis: Ranges = Ranges(())
+    "Claimed."
+    cookies: int = 0
+    "Selectors of kinds that the reference plane looks at."
     first_slice: int | None = None
     spans: dict[int, list[_Span]] = field(default_factory=dict)
     "By number of the slice within the address."
-    values: dict[tuple[Kind, int], _Whose] = field(default_factory=dict)
+    values: dict[Kind, list[tuple[int, int]]] = field(default_factory=dict)
+    "First and last, ascending."
+    whose: dict[tuple[Kind, int], Held] = field(default_factory=dict)
+    "By the first."
+    blocks: dict[int, Standing] = field(default_factory=dict)
     split: set[int] = field(default_factory=set)
     "Slices that have entries in ``by_demux``."
+    holders: dict[int, dict[BindingKey, Standing]] = field(default_factory=dict)
+    "Bindings with SPIs, by their owner's tag; at a host also all of them, by 0: there the first owner counts."
     held: int = 0
     "Selectors that hold something of it."
+    claimed: bool = False
 
 
 class Index:
@@ -94,6 +111,7 @@ class Index:
         """
         self._codec, self._slots, self._entry, self._word, self._meant = codec, slots, entry, word, meant
         self._size = border.slice_size
+        self._hosts = {realm.number for realm in border.realms if realm.end is End.HOST}
         self._parts: dict[_At, _Parts] = {}
         self._bound: dict[_At, _Whose] = {}
         self._claimed: dict[int, list[Prefix]] = {}
@@ -111,7 +129,7 @@ class Index:
     def replace(self, before: Held | None, after: Held | None) -> None:
         """Let what one binding held be another's, or (None) nobody's; neither is ever missing in between."""
         units: dict[_Unit, None] = {}
-        for each in (before, after):
+        for each in (after, before):
             if each is not None:
                 units |= dict.fromkeys(self._units(each))
         if before is not None:
@@ -143,8 +161,13 @@ class Index:
         if parts is None:
             return
         if selector.kind is not Kind.PORT:
-            keys = ((selector.kind, value) for value in selector.values)
-            yield from (parts.values[key][0] for key in keys if key in parts.values)
+            spans = parts.values.get(selector.kind, [])
+            for low, high in selector.values.pairs:
+                # They are disjoint and ascending: from the last that begins at or before "high" back to "low".
+                for first, last in reversed(spans[: bisect_right(spans, high, key=lambda pair: pair[0])]):
+                    if last < low:
+                        break
+                    yield parts.whose[selector.kind, first]
             return
         for first, last in selector.values.pairs:
             for number in range(first // self._size, last // self._size + 1):
@@ -158,10 +181,8 @@ class Index:
             return
         parts = self._part((realm, local))
         parts.claims = merge(claim.values for claim in claims if claim.kind is Kind.PORT)
-        spis = merge(claim.values for claim in claims if claim.kind is Kind.SPI).pairs
-        if len(spis) > 1 or any(claim.kind is Kind.COOKIE for claim in claims):
-            raise PlaneError(f"claims of {local.address}: the kernel plane knows ports and one range of SPIs")
-        parts.spis = spis[0] if spis else None
+        parts.spis = merge(claim.values for claim in claims if claim.kind is Kind.SPI)
+        parts.claimed = True
         self._show_address((realm, local))
         for first, last in parts.claims.pairs:
             for number in range(first // self._size, last // self._size + 1):
@@ -179,9 +200,15 @@ class Index:
                 for first, last in each.values.pairs:
                     for number in range(first // self._size, last // self._size + 1):
                         yield each.realm, each.local, Kind.PORT, number
-            else:
-                for value in each.values:
-                    yield each.realm, each.local, each.kind, value
+            elif each.kind is Kind.SPI:
+                for block in blocks(each.values):
+                    yield each.realm, each.local, each.kind, block
+                for tag in self._tags(each, held):
+                    yield each.realm, each.local, self._codec.holder, tag
+
+    def _tags(self, selector: Selector, held: Held) -> tuple[int, ...]:
+        """Under which numbers a selector's holder stands."""
+        return (held.tag, 0) if selector.realm in self._hosts else (held.tag,)
 
     def _link(self, held: Held) -> None:
         for each in held.binding.selectors:
@@ -195,8 +222,15 @@ class Index:
                 for number, span in self._spans(each, held):
                     parts.spans.setdefault(number, []).append(span)
             else:
-                for value in each.values:
-                    parts.values.setdefault((each.kind, value), (held, standing))
+                for pair in each.values.pairs:
+                    insort(parts.values.setdefault(each.kind, []), pair)
+                    parts.whose[each.kind, pair[0]] = held
+            if each.kind in _ASKED:
+                parts.cookies += 1
+            elif each.kind is Kind.SPI:
+                parts.blocks |= dict.fromkeys(blocks(each.values), standing)
+                for tag in self._tags(each, held):
+                    parts.holders.setdefault(tag, {})[held.binding.key] = standing
             self._show_address(at)
 
     def _unlink(self, held: Held) -> None:
@@ -213,8 +247,18 @@ class Index:
                     if not parts.spans[number]:
                         del parts.spans[number]
             else:
-                for value in each.values:
-                    parts.values.pop((each.kind, value), None)
+                for pair in each.values.pairs:
+                    parts.values[each.kind].remove(pair)
+                    parts.whose.pop((each.kind, pair[0]), None)
+            if each.kind in _ASKED:
+                parts.cookies -= 1
+            elif each.kind is Kind.SPI:
+                for block in blocks(each.values):
+                    parts.blocks.pop(block, None)
+                for tag in self._tags(each, held):
+                    parts.holders[tag].pop(held.binding.key, None)
+                    if not parts.holders[tag]:
+                        del parts.holders[tag]
 
     def _spans(self, selector: Selector, held: Held) -> Iterator[tuple[int, _Span]]:
         standing = held.standing(selector)
@@ -234,12 +278,20 @@ class Index:
         """Write what ``addresses`` says of an address; forget one of which nothing is held or claimed."""
         parts = self._parts[at]
         place = self._codec.place(at[0], at[1].address)
-        if not parts.held and not parts.claims and parts.spis is None:
+        if not parts.held and not parts.claimed:
             self._entry("addresses", place, None)
             self._slots.give(place)
             del self._parts[at]
             return
-        value = self._codec.address(parts.first_slice, self._slots.shift, held=parts.held > 0, spis=parts.spis)
+        spis = parts.spis.pairs
+        value = self._codec.address(
+            parts.first_slice,
+            self._slots.shift,
+            held=parts.held > 0,
+            cookies=parts.cookies > 0,
+            claimed=(Claimed.NOTHING, Claimed.ALL, Claimed.SOME)[min(len(spis), 2)],
+            spis=(spis[0][0], spis[-1][1]) if spis else (0, 0),
+        )
         self._entry("addresses", place, value)
 
     # --- units ----------------------------------------------------------------------------
@@ -250,9 +302,13 @@ class Index:
             self._refresh_prefix(realm, local)
         elif kind is Kind.PORT:
             self._refresh_slice(realm, local, number)
+        elif kind is Kind.SPI:
+            standing = self._parts[realm, local].blocks.get(number)
+            key = self._codec.spi_key(realm, local.address, number & _SPI, number >> 32)
+            self._show("by_spi", key, local, standing)
         else:
-            found = self._parts[realm, local].values.get((kind, number))
-            self._show(realm, local.address, kind, number, None if found is None else found[1])
+            holders = self._parts[realm, local].holders.get(number, {})
+            self._show("by_demux", self._codec.demux_key(realm, local.address, kind, number), local, _by_right(holders))
 
     def _refresh_prefix(self, realm: int, local: Prefix) -> None:
         claims = self._claimed.get(realm, [])
@@ -291,23 +347,60 @@ class Index:
                 entries |= dict.fromkeys(claims, NOBODY)
             for first, last, _, each in reversed(spans):
                 entries |= dict.fromkeys(range(first, last + 1), each)
+        filled = _filled(spans, self._size) if entries else set()
         for port, each in entries.items():
-            self._show(realm, local.address, Kind.PORT, port, each, claimed=port in claims)
+            key = self._codec.demux_key(realm, local.address, Kind.PORT, port)
+            octets = self._codec.binding(
+                each, local.family, claimed=port in claims, port=True, in_slice=each.endpoint in filled
+            )
+            self._entry("by_demux", key, octets)
         if parts.first_slice is not None:
             word = self._codec.split(claimed=whole) if entries else self._codec.word(standing or NOBODY, claimed=whole)
             self._word(parts.first_slice + number, word)
         if number in parts.split:
             for port in range(low, high + 1):
                 if port not in entries:
-                    self._show(realm, local.address, Kind.PORT, port, None)
+                    self._entry("by_demux", self._codec.demux_key(realm, local.address, Kind.PORT, port), None)
         (parts.split.add if entries else parts.split.discard)(number)
 
-    def _show(
-        self, realm: int, local: Address, kind: Kind, value: int, standing: Standing | None, *, claimed: bool = False
-    ) -> None:
-        key = self._codec.demux_key(realm, local, kind, value)
-        octets = None if standing is None else self._codec.binding(standing, local.family, claimed=claimed)
-        self._entry("by_demux", key, octets)
+    def _show(self, table: str, key: bytes, local: Prefix, standing: Standing | None) -> None:
+        octets = None if standing is None else self._codec.binding(standing, local.family, claimed=False)
+        self._entry(table, key, octets)
+
+
+_SPI = 0xFFFFFFFF
+_ASKED = frozenset({Kind.COOKIE, Kind.IDENTITY})
+"Kinds that only the reference plane looks at."
+
+
+def blocks(spis: Ranges) -> Iterator[int]:
+    """Cut ranges of SPIs into aligned blocks, each as the number of a unit, fewest first to last."""
+    for first, last in spis.pairs:
+        at = first
+        while at <= last:
+            bits = min((at & -at).bit_length() - 1 if at else 32, (last - at + 1).bit_length() - 1)
+            yield (32 - bits) << 32 | at
+            at += 1 << bits
+
+
+def _by_right(holders: Mapping[BindingKey, Standing]) -> Standing | None:
+    """By which of an owner's bindings it sends from an address: ``BindingTable.lookup_holder``, for every peer."""
+    first = min((key.owner for key in holders), default=None)
+    youngest = [holders[key] for key in sorted(holders, reverse=True) if key.owner == first]
+    for each in youngest:
+        if each.remote.network is None:
+            return each
+    if len(youngest) > 1:
+        return replace(youngest[0], ask=True)
+    return youngest[0] if youngest else None
+
+
+def _filled(spans: list[_Span], size: int) -> set[int]:
+    """Endpoints of bindings that hold a slice of so many ports whole."""
+    held: dict[BindingKey, int] = {}
+    for first, last, each, _ in spans:
+        held[each.binding.key] = held.get(each.binding.key, 0) + last - first + 1
+    return {each.endpoint for _, _, each, _ in spans if held[each.binding.key] == size}
 
 
 def _alone(spans: list[_Span], low: int, high: int) -> Standing | None:

@@ -24,6 +24,8 @@ from isthmus.errors import PlaneError, Unsupported
 _LOG_OCTETS = 1 << 20
 _ENOTSUPP = 524
 _BATCH = 4096
+_VERIFIED_AT = 216
+"Offset of verified_insns in ``struct bpf_prog_info``."
 _LOG_LINES = 12
 "Last lines of the verifier's log that an error quotes."
 
@@ -281,6 +283,16 @@ class Program:
     def close(self) -> None:
         """Let go of it."""
         os.close(self.fd)
+
+    @property
+    def verified_instructions(self) -> int:
+        """How many instructions the verifier looked at, of a million that it allows; 0 before Linux 5.16."""
+        information = ctypes.create_string_buffer(_VERIFIED_AT + 4)
+        octets = c_uint32(len(information))
+        status = _libbpf().bpf_obj_get_info_by_fd(self.fd, information, ctypes.byref(octets))
+        if status:
+            raise _refused("information about the program", status)
+        return c_uint32.from_buffer(information, _VERIFIED_AT).value
 
     def test_run(self, frame: bytes, context: bytes, *, repeat: int = 1) -> TestRun:
         """Run a TC program over a frame (BPF_PROG_TEST_RUN).

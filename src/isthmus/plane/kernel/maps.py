@@ -7,15 +7,17 @@ does not have is an ``AbiMismatch``.
 
 from __future__ import annotations
 
+import enum
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import FOREVER
 from isthmus.border.crossing import Tunnel
 from isthmus.border.realm import End
-from isthmus.border.selector import Admit, Kind, Remote
+from isthmus.border.selector import Admit, Remote
 from isthmus.plane.kernel.btf import Types
 
 STRUCTS = (
@@ -24,12 +26,15 @@ STRUCTS = (
     "realm",
     "tunnel_end",
     "prefix_key",
+    "spi_key",
     "demux_key",
     "binding",
     "address",
     "endpoint",
     "owner",
     "holding_key",
+    "path_key",
+    "path",
     "bucket",
     "event",
     "limit",
@@ -57,9 +62,20 @@ class Standing:
     "0: nobody."
     expires_at: float
     remote: Remote = Remote()
+    ask: bool = False
+    "Whether only the reference plane knows, for each peer."
 
 
 NOBODY = Standing(0, 0.0)
+
+
+class Claimed(enum.Enum):
+    """What pools claim of an address's SPIs."""
+
+    NOTHING = 0
+    ALL = 1
+    "From the first to the last."
+    SOME = 2
 
 
 class Codec:
@@ -79,6 +95,8 @@ class Codec:
         self._address = types.enum("address_flag")
         self._interface = types.enum("interface_flag")
         self._endpoint = types.enum("endpoint_flag")
+        self.holder = types.enum("index_kind")["HOLDER"]
+        "The kind under which ``by_demux`` says by whose right ESP and AH are sent."
 
     def deadline(self, expires_at: float) -> int:
         """Whole seconds of CLOCK_BOOTTIME. A lease is promised for all its time, so part of a second counts as one."""
@@ -107,9 +125,14 @@ class Codec:
         place = self.place(realm, prefix.address)
         return self._record["prefix_key"].pack(length=_REALM_BITS + prefix.length, place=place)
 
-    def demux_key(self, realm: int, address: Address, kind: Kind, value: int) -> bytes:
+    def demux_key(self, realm: int, address: Address, kind: int, value: int) -> bytes:
         """The key of ``by_demux``."""
-        return self._record["demux_key"].pack(place=self.place(realm, address), kind=int(kind), value=value)
+        return self._record["demux_key"].pack(place=self.place(realm, address), kind=kind, value=value)
+
+    def spi_key(self, realm: int, address: Address, first: int, length: int) -> bytes:
+        """The key of ``by_spi``: the SPIs that begin like ``first`` in so many bits."""
+        place = self.place(realm, address)
+        return self._record["spi_key"].pack(length=8 * len(place) + length, place=place, spi=first)
 
     def holding_key(self, tag: int, realm: int, prefix: Prefix) -> bytes:
         """The key of ``holdings``."""
@@ -117,24 +140,33 @@ class Codec:
             length=_OWNER_BITS + _REALM_BITS + prefix.length, owner=tag, place=self.place(realm, prefix.address)
         )
 
-    def interface(self, realm: int, end: End, *, bare: bool) -> bytes:
+    def interface(self, realm: int, end: End, *, bare: bool, family: Family) -> bytes:
         """What ``interfaces`` holds."""
         flags = self._interface["INTERFACE_BARE"] if bare else 0
+        if family is not Family.IPV4:
+            flags |= self._interface["INTERFACE_TUNNELS_ONLY"]
         return self._record["interface"].pack(realm=realm, end=int(end), flags=flags)
 
     def realm_of(self, interface: bytes) -> int:
         """The realm in what ``interfaces`` holds."""
         return self._record["interface"].number(interface, "realm")
 
-    def first_end(self, interface: bytes, address: Address | None, tunnel_end: bytes | None) -> bytes:
-        """What ``interfaces`` holds, with another first tunnel end, or (None) without any."""
-        nothing = bytes(self._record["tunnel_end"].octets)
-        octets = bytes(16) if address is None else address.key_octets
-        return self._record["interface"].replace(interface, first=tunnel_end or nothing, first_address=octets)
+    def first_ends(self, interface: bytes, ends: Mapping[Family, tuple[Address, bytes]]) -> bytes:
+        """What ``interfaces`` holds, with other first tunnel ends: the address and what ``tunnel_ends`` says of it."""
+        nothing = bytes(16), bytes(self._record["tunnel_end"].octets)
+        values: dict[str, bytes] = {}
+        for family, name in ((Family.IPV4, "first"), (Family.IPV6, "first6")):
+            found = ends.get(family)
+            values[f"{name}_address"], values[name] = nothing if found is None else (found[0].key_octets, found[1])
+        return self._record["interface"].replace(interface, **values)
 
-    def realm(self, number: int, interface: int, punt: int) -> bytes:
+    def realm(self, number: int, interface: int, punt: int, mtu: int) -> bytes:
         """What ``realms`` holds."""
-        return self._record["realm"].pack(number=number, interface=interface, punt=punt)
+        return self._record["realm"].pack(number=number, interface=interface, punt=punt, mtu=mtu)
+
+    def port_of(self, realm: bytes) -> int:
+        """The interface index of the port in what ``realms`` holds."""
+        return self._record["realm"].number(realm, "punt")
 
     def tunnel_end(self, leads_to: int, end: End) -> bytes:
         """What ``tunnel_ends`` holds."""
@@ -156,14 +188,17 @@ class Codec:
             device=device,
             mtu=tunnel.mtu,
             kind=int(tunnel.kind),
+            flags=(self._endpoint["ENDPOINT_IPV6"] if tunnel.local.family is Family.IPV6 else 0)
+            | (self._endpoint["ENDPOINT_CHECKSUM"] if tunnel.checksum else 0),
             local=tunnel.local.key_octets,
             remote=tunnel.remote.key_octets,
         )
 
     def registered(self, endpoint: bytes, *, registered: bool) -> bytes:
         """What ``endpoints`` holds, with or without the word that its other end is an owner who has registered."""
-        flags = self._endpoint["ENDPOINT_REGISTERED"] if registered else 0
-        return self._record["endpoint"].replace(endpoint, flags=flags)
+        flag = self._endpoint["ENDPOINT_REGISTERED"]
+        flags = self._record["endpoint"].number(endpoint, "flags") & ~flag
+        return self._record["endpoint"].replace(endpoint, flags=flags | flag * registered)
 
     def meant(self, prefix: Prefix) -> dict[int, int]:
         """Which bits of which words of ``meant`` stand for a prefix."""
@@ -176,22 +211,36 @@ class Codec:
             words[bit // 64] = words.get(bit // 64, 0) | 1 << bit % 64
         return words
 
-    def address(self, first_slice: int | None, shift: int, *, held: bool, spis: tuple[int, int] | None) -> bytes:
+    def address(
+        self,
+        first_slice: int | None,
+        shift: int,
+        *,
+        held: bool,
+        cookies: bool = False,
+        claimed: Claimed = Claimed.NOTHING,
+        spis: tuple[int, int] = (0, 0),
+    ) -> bytes:
         """What ``addresses`` holds.
 
         Args:
             first_slice: Number of the address's first slice; None: it has none, every port is in ``by_demux``.
             shift: Ports of a slice, as a power of two.
             held: Whether a binding holds anything of it.
-            spis: First and last SPI that a pool claims.
+            cookies: Whether the reference plane learns cookies there.
+            claimed: What a pool claims of the SPIs ...
+            spis: ... from the first to the last.
         """
+        flags = self._address["ADDRESS_COOKIES"] if cookies else 0
+        if claimed is not Claimed.NOTHING:
+            flags |= self._address["ADDRESS_SPIS_CLAIMED" if claimed is Claimed.ALL else "ADDRESS_SPIS_SEVERAL"]
         return self._record["address"].pack(
             first_slice=_UNSLICED if first_slice is None else first_slice,
             slice_shift=shift,
             held=int(held),
-            flags=0 if spis is None else self._address["ADDRESS_SPIS_CLAIMED"],
-            spi_first=0 if spis is None else spis[0],
-            spi_last=0 if spis is None else spis[1],
+            flags=flags,
+            spi_first=spis[0],
+            spi_last=spis[1],
         )
 
     def first_slice(self, address: bytes) -> int | None:
@@ -199,11 +248,23 @@ class Codec:
         first = self._record["address"].number(address, "first_slice")
         return None if first == _UNSLICED else first
 
-    def binding(self, standing: Standing, family: Family, *, claimed: bool) -> bytes:
-        """What ``by_prefix`` and ``by_demux`` hold."""
+    def binding(
+        self, standing: Standing, family: Family, *, claimed: bool, port: bool = False, in_slice: bool = False
+    ) -> bytes:
+        """What ``by_prefix``, ``by_spi`` and ``by_demux`` hold.
+
+        Args:
+            standing: Who has it.
+            family: Of the local address.
+            claimed: Whether a pool claims it.
+            port: Whether it is a port; ``in_slice``, of a slice that the binding holds whole.
+            in_slice: See ``port``.
+        """
         flags = self._binding["BINDING_CLAIMED"] if claimed else 0
         if not standing.endpoint:
             return self._record["binding"].pack(flags=flags)
+        flags |= self._binding["BINDING_PORT"] * port | self._binding["BINDING_SLICE"] * in_slice
+        flags |= self._binding["BINDING_ASK"] * standing.ask
         remote, length, address = standing.remote, 0, bytes(16)
         if remote.admit is Admit.CONTACTED:
             flags |= self._binding["BINDING_CONTACTED"]
@@ -221,6 +282,24 @@ class Codec:
             remote_length=length,
             remote=address,
         )
+
+    def path_key(self, realm: int, local: Address, remote: Address, protocol: int, spi: int) -> bytes:
+        """The key of ``paths``."""
+        return self._record["path_key"].pack(
+            realm=realm, local=local.key_octets, remote=remote.key_octets, protocol=protocol, spi=spi
+        )
+
+    def path(self, tag: int) -> bytes:
+        """What ``paths`` holds."""
+        return self._record["path"].pack(owner=tag)
+
+    def path_tag(self, path: bytes) -> int:
+        """The tag in what ``paths`` holds."""
+        return self._record["path"].number(path, "owner")
+
+    def second(self, now: float) -> int:
+        """A time as whole seconds of CLOCK_BOOTTIME, as the program counts epochs by."""
+        return max(math.floor(now - self._offset), 0)
 
     def word(self, standing: Standing, *, claimed: bool) -> int:
         """A slice that is held whole, or by nobody."""

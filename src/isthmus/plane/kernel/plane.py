@@ -18,8 +18,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from isthmus.address import Family
-from isthmus.border.binding import BindingKey
+from isthmus.address import Address, Family
+from isthmus.border.binding import BindingKey, Owner
 from isthmus.border.effect import Bind, Ending, Unbind
 from isthmus.border.realm import Border, End
 from isthmus.border.selector import Kind
@@ -27,10 +27,12 @@ from isthmus.border.verdict import Reason, Violation
 from isthmus.errors import PlaneError, Unsupported
 from isthmus.plane import Programmable
 from isthmus.plane.kernel.attach import Link, Links, MachineLinks
+from isthmus.plane.kernel.contact import KernelContacts, forget_old
 from isthmus.plane.kernel.image import ARRAYS, TABLES, Change, Image
 from isthmus.plane.kernel.loader import RingBuffer, processors
 from isthmus.plane.kernel.maps import NOWHERE, REALMS, Codec
 from isthmus.plane.kernel.number import Numbers, Owners, Slots
+from isthmus.plane.kernel.path import KernelPaths
 from isthmus.plane.kernel.pinned import Loaded, Sizes
 from isthmus.plane.kernel.trace import Reader
 
@@ -38,9 +40,7 @@ _SPARE_ADDRESSES = 16
 "Addresses beyond the claimed ones that there are slices for: of a host, or bound by configuration."
 _LEAST_WORDS = 1 << 14
 _RUN = 4096
-"Slice words, or octets of the contacts, that are compared at once."
-_EPOCH_SECONDS, _EPOCH_MASK, _EPOCHS_KEPT = 64, 0xFFF, 120
-"As in abi.h; tests/test_abi.py compares them."
+"Slice words that are compared at once."
 
 
 class KernelPlane:
@@ -76,8 +76,12 @@ class KernelPlane:
         self._reader = Reader(self._loaded.types)
         self._memory = self._maps["slices"].mapped()
         self._words = memoryview(self._memory).cast("Q")
+        self._contact_map = self._maps["contacted"].mapped()
+        self._contact_memory = memoryview(self._contact_map).cast("I")
         self._ring = RingBuffer(self._maps["events"])
         self._devices: Counter[str] = Counter()
+        self._ways: dict[int, str] = {}
+        "The interface of each realm that has one."
         self._attached: dict[str, int] = {}
         self._image = self._fresh_image()
         self._pending = self._loaded.adopted
@@ -161,15 +165,28 @@ class KernelPlane:
 
         Epochs have twelve bits: a word that is never looked at would be young again after three days.
         """
-        now = int(time.clock_gettime(time.CLOCK_BOOTTIME)) // _EPOCH_SECONDS
-        nothing = bytes(_RUN)
-        with self._maps["contacted"].mapped() as memory, memoryview(memory).cast("I") as words:
-            for start in range(0, len(memory), _RUN):
-                if memory[start : start + _RUN] == nothing:
-                    continue
-                for at in range(start // 4, (start + _RUN) // 4):
-                    if words[at] and (now - words[at]) & _EPOCH_MASK > _EPOCHS_KEPT:
-                        words[at] = 0
+        forget_old(self._contact_memory, int(time.clock_gettime(time.CLOCK_BOOTTIME)))
+
+    @property
+    def contacts(self) -> KernelContacts:
+        """The program's memory of contacted peers, for the reference plane behind it."""
+        return KernelContacts(self._contact_memory, self._codec, self._tag)
+
+    @property
+    def paths(self) -> KernelPaths:
+        """The program's memory of who sent what in ESP and AH, for the reference plane behind it."""
+        return KernelPaths(
+            self._maps["paths"],
+            self._codec,
+            tag=self._tag,
+            owner=self._owner,
+        )
+
+    def _tag(self, owner: Owner) -> int:
+        return self._image.tag(owner)
+
+    def _owner(self, tag: int) -> Owner | None:
+        return self._image.owner(tag)
 
     def fileno(self) -> int:
         """Readable when there are ``events``."""
@@ -180,6 +197,8 @@ class KernelPlane:
         self._ring.close()
         self._words.release()
         self._memory.close()
+        self._contact_memory.release()
+        self._contact_map.close()
         self._loaded.close()
 
     def destroy(self) -> None:
@@ -206,9 +225,23 @@ class KernelPlane:
             PlaneError: there is no such interface, or the kernel refuses.
         """
         link = self._need(interface)
-        port = 0 if punt is None else self._need(punt).index
-        self._maps["realms"].put(self._codec.realm_key(realm), self._codec.realm(realm, link.index, port))
+        self._ways[realm] = interface
+        self._enter_realm(realm, link, 0 if punt is None else self._need(punt).index)
         self._enter_interface(realm, interface, link, self._border.realm(realm).end)
+
+    def punt(self, realm: int, port: str) -> None:
+        """Name the port to the reference plane of a realm, and nothing else: a host's leases have no interface.
+
+        Raises:
+            PlaneError: there is no such port.
+        """
+        way = self._ways.get(realm)
+        self._enter_realm(realm, None if way is None else self._links.find(way), self._need(port).index)
+
+    def _enter_realm(self, realm: int, link: Link | None, port: int) -> None:
+        mtu = self._border.realm(realm).mtu
+        index, mtu = (0, mtu) if link is None else (link.index, min(link.mtu, mtu))
+        self._maps["realms"].put(self._codec.realm_key(realm), self._codec.realm(realm, index, port, mtu))
 
     def detach(self, interface: str) -> None:
         """Leave an interface's packets alone."""
@@ -218,22 +251,28 @@ class KernelPlane:
             self._maps["interfaces"].remove(self._codec.number(index))
 
     def _renew_interfaces(self) -> None:
-        """Let pinned maps say of each interface what the border says, and nothing of those that have vanished."""
+        """Let the maps say of interfaces what border and machine say, and nothing of those that have vanished."""
         there = self._links.indexes()
         for key, value in list(self._maps["interfaces"].items()):
             if int.from_bytes(key, "little") not in there:
                 self._maps["interfaces"].remove(key)
-            elif value != (after := self._with_first_end(value)):
+            elif value != (after := self._with_first_ends(value)):
                 self._maps["interfaces"].put(key, after)
+        for realm, interface in self._ways.items():
+            link = self._links.find(interface)
+            before = self._maps["realms"].get(self._codec.realm_key(realm))
+            if link is not None and before is not None:
+                self._enter_realm(realm, link, self._codec.port_of(before))
 
-    def _with_first_end(self, interface: bytes) -> bytes:
-        """What ``interfaces`` holds, with the first tunnel end of the realm."""
+    def _with_first_ends(self, interface: bytes) -> bytes:
+        """What ``interfaces`` holds, with the first tunnel end of the realm of either family."""
         realm = self._codec.realm_of(interface)
+        ends: dict[Family, tuple[Address, bytes]] = {}
         for end in self._border.tunnel_ends:
-            if end.realm == realm and end.address.family is Family.IPV4:
+            if end.realm == realm:
                 leads = self._codec.tunnel_end(end.leads_to, self._border.realm(end.leads_to).end)
-                return self._codec.first_end(interface, end.address, leads)
-        return self._codec.first_end(interface, None, None)
+                ends.setdefault(end.address.family, (end.address, leads))
+        return self._codec.first_ends(interface, ends)
 
     def _need(self, interface: str) -> Link:
         link = self._links.find(interface)
@@ -242,10 +281,11 @@ class KernelPlane:
         return link
 
     def _enter_interface(self, realm: int, interface: str, link: Link, end: End) -> None:
-        # Packets of another family are not ours: they pass unseen.
-        if self._border.realm(realm).family is not Family.IPV4:
+        family = self._border.realm(realm).family
+        # Where neither IPv4 is at home nor tunnels end nothing is ours: packets pass unseen.
+        if family is not Family.IPV4 and not any(each.realm == realm for each in self._border.tunnel_ends):
             return
-        value = self._with_first_end(self._codec.interface(realm, end, bare=link.bare))
+        value = self._with_first_ends(self._codec.interface(realm, end, bare=link.bare, family=family))
         self._maps["interfaces"].put(self._codec.number(link.index), value)
         self._links.attach(link.index, self._loaded.program.fd)
         self._attached[interface] = link.index

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from isthmus.address import Address, Family
+from isthmus.address import Address
 from isthmus.border.binding import Owner
 from isthmus.border.crossing import TunnelKind
 from isthmus.border.selector import Flow, Kind
@@ -20,15 +20,14 @@ class Reader:
         self._event = types.record("event")
         self._flags = types.enum("event_flag")
 
-    def violation(self, octets: bytes) -> Violation:
+    def violation(self, record: bytes) -> Violation:
         """One event as a violation (RFC 3103 §10.4)."""
-        event = self._event.unpack(octets)
+        event = self._event.unpack(record)
         number = {name: value for name, value in event.items() if isinstance(value, int)}
-        address = {
-            name: Address(Family.IPV4, int.from_bytes(value[:4], "big"))
-            for name, value in event.items()
-            if isinstance(value, bytes)
-        }
+        octets = {name: value for name, value in event.items() if isinstance(value, bytes)}
+        address = {name: Address.from_octets(value[:4]) for name, value in octets.items()}
+        if number["flags"] & self._flags["EVENT_IPV6"]:
+            address["owner"] = Address.from_octets(octets["owner"])
         flow = None
         if number["flags"] & self._flags["EVENT_FLOW"]:
             flow = Flow(

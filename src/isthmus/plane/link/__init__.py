@@ -26,6 +26,10 @@ class Port(Protocol):
     def name(self) -> str:
         """The interface that the machine or a program has."""
 
+    @property
+    def origin(self) -> str | None:
+        """The device of the program that sent what was received last, where a fast path says so."""
+
     def fileno(self) -> int:
         """The descriptor that an event loop waits on."""
 

@@ -22,6 +22,11 @@ class MemoryPort:
         self.closed = False
 
     @property
+    def origin(self) -> str | None:
+        """Nobody says."""
+        return None
+
+    @property
     def name(self) -> str:
         """Its name."""
         return self._name

@@ -25,13 +25,18 @@ from collections import deque
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from isthmus.address import Address
 from isthmus.errors import PlaneError, Unsupported
 from isthmus.plane.link import offload
 from isthmus.wire.ipv4 import Ipv4View
 
 ETH_P_ALL = 0x0003
 ETH_P_IP = 0x0800
+ETH_P_IPV6 = 0x86DD
 _LINK_OCTETS = 14
+_PUNTED_FROM = b"\x06\x69"
+"Begins the source address of a frame that the kernel plane punted for a program; the index of its device follows."
+_ETHERTYPES = {4: ETH_P_IP.to_bytes(2, "big"), 6: ETH_P_IPV6.to_bytes(2, "big")}
 _LARGEST = offload.OCTETS + _LINK_OCTETS + 65535
 _BUFFER_OCTETS = 4 << 20
 _SOL_PACKET, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 263, 15, 23
@@ -76,8 +81,9 @@ class PacketPort:
             self._socket.close()
             raise Unsupported(f"packet socket on {interface}", remedy=str(error.strerror)) from error
         mac = self._socket.getsockname()[4]
-        self._link_header = mac + mac + ETH_P_IP.to_bytes(2, "big")
+        self._addresses = mac + mac
         self._segments: deque[bytes] = deque()
+        self._origin = 0
 
     def _prepare(self) -> None:
         """Seal first, listen then: what comes in between is lost, not doubled."""
@@ -106,6 +112,16 @@ class PacketPort:
         """The interface that the socket is on."""
         return self._interface
 
+    @property
+    def origin(self) -> str | None:
+        """The device of the program that sent what was received last, where the kernel plane says so."""
+        if not self._origin:
+            return None
+        try:
+            return socket.if_indextoname(self._origin)
+        except OSError:
+            return None
+
     def fileno(self) -> int:
         """The packet socket."""
         return self._socket.fileno()
@@ -122,7 +138,8 @@ class PacketPort:
                     continue
                 return None
             left, frame = offload.Unfinished.parse(octets), octets[offload.OCTETS :]
-            if frame[12:_LINK_OCTETS] == self._link_header[12:]:
+            self._origin = int.from_bytes(frame[8:12], "big") if frame[6:8] == _PUNTED_FROM else 0
+            if frame[12:_LINK_OCTETS] in _ETHERTYPES.values():
                 self._segments.extend(offload.finish(frame[_LINK_OCTETS:], left, _LINK_OCTETS))
         return self._segments.popleft()
 
@@ -130,7 +147,7 @@ class PacketPort:
         """Let a packet arrive on the other end; False if it was lost."""
         try:
             whole = raise_ttl(packet) if forwarded else packet
-            self._socket.send(offload.NOTHING + self._link_header + whole)
+            self._socket.send(offload.NOTHING + self._addresses + ethertype(packet) + whole)
         except OSError:
             return False
         return True
@@ -144,9 +161,91 @@ class PacketPort:
             _filter(_RTM_DELTFILTER, self._index)
 
 
+class TransmitPort:
+    """Writes whole IP packets at one end of a veth pair that somebody else reads.
+
+    Args:
+        interface: The plane's end.
+
+    Raises:
+        PlaneError: there is no such interface.
+        Unsupported: no packet socket can be had.
+    """
+
+    def __init__(self, interface: str) -> None:
+        try:
+            self._index = socket.if_nametoindex(interface)
+            self._interface = interface
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        except PermissionError as error:
+            raise Unsupported(f"packet socket on {interface}", remedy="needs CAP_NET_RAW") from error
+        except OSError as error:
+            raise PlaneError(f"there is no interface {interface}") from error
+        # Protocol 0: nothing is received.
+        self._socket.bind((interface, 0))
+        mac = self._socket.getsockname()[4]
+        self._addresses = mac + mac
+
+    @property
+    def vanished(self) -> bool:
+        """Whether the interface is gone, or another one has its name."""
+        try:
+            return socket.if_nametoindex(self._interface) != self._index
+        except OSError:
+            return True
+
+    def send(self, packet: bytes, *, forwarded: bool = False) -> bool:
+        """Let a packet arrive on the other end; False if it was lost."""
+        try:
+            self._socket.send(self._addresses + ethertype(packet) + (raise_ttl(packet) if forwarded else packet))
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class Ipv6Sender:
+    """Sends whole IPv6 packets by the machine's own routes, for outer headers that the plane wrote.
+
+    A raw socket, since a packet that arrives on a port is only routed on where IPv6 forwarding is on
+    for the whole machine, and that a host should not need.
+
+    Raises:
+        Unsupported: no raw socket can be had.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._socket = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
+        except OSError as error:
+            raise Unsupported("raw IPv6 socket", remedy=f"needs CAP_NET_RAW ({error.strerror})") from error
+
+    def send(self, packet: bytes) -> bool:
+        """Send a packet to the destination in its header; False if it was lost."""
+        try:
+            self._socket.sendto(packet, (str(Address.from_octets(packet[24:40])), 0))
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def ethertype(packet: bytes) -> bytes:
+    """The two octets of a link header that say which version an IP packet is of."""
+    return _ETHERTYPES.get(packet[0] >> 4, _ETHERTYPES[4])
+
+
 def raise_ttl(packet: bytes) -> bytes:
     """Add the one that the kernel takes when it forwards: the TTL decided on is the one that leaves (RFC 1624 §3)."""
     octets = bytearray(packet)
+    if octets[0] >> 4 != 4:
+        return packet
     view = Ipv4View.parse(octets)
     # Silent: 255 comes from no decision of the plane, since what is forwarded has gone down by one.
     if view.ttl < 255:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterable, Mapping
 
+from isthmus.address import Family
 from isthmus.border.binding import Binding
 from isthmus.border.ranges import Ranges
 from isthmus.border.realm import Border, End, Realm
@@ -112,7 +113,11 @@ def ruleset(table: str, border: Border, ports: Mapping[int, str], more: Iterable
 def matches(border: Border, realm: Realm, selectors: Iterable[Selector]) -> list[str]:
     """What of a realm may be ours, as conditions of ``nft``."""
     found = [
-        f"ip daddr {end.address} ip protocol {_TUNNELS}" for end in border.tunnel_ends if end.realm == realm.number
+        f"ip daddr {end.address} ip protocol {_TUNNELS}"
+        if end.address.family is Family.IPV4
+        else f"ip6 daddr {end.address} meta l4proto {_TUNNELS}"
+        for end in border.tunnel_ends
+        if end.realm == realm.number
     ]
     if realm.end is End.HOST:
         return [*found, "meta protocol ip"]
@@ -131,8 +136,8 @@ def _of(selector: Selector) -> list[str]:
         case Kind.SPI:
             values = _set(selector.values)
             return [f"ip protocol 50 esp spi {values}", f"ip protocol 51 ah spi {values}", _IS_FRAGMENT]
-        case Kind.COOKIE:
-            return []
+        case Kind.COOKIE | Kind.IDENTITY:
+            return ["udp dport 500", _IS_FRAGMENT]
 
 
 def _set(values: Ranges) -> str:

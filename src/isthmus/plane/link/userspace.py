@@ -10,7 +10,8 @@ verdict                        is carried out by
 =============================  ======================================================================
 Forward into a realm           its port; the machine routes it on
 Forward to a device            the device, whose program takes it
-Reply                          the port of the realm that it goes to
+Reply                          the port of the realm that it goes to, or the device that asked
+an IPv6 packet, of either      a raw socket; the machine routes it
 Pass                           the port that the packet came by; the machine takes or routes it
 Drop                           nothing
 =============================  ======================================================================
@@ -26,14 +27,15 @@ from contextlib import suppress
 from isthmus.border.binding import Binding, BindingKey
 from isthmus.border.effect import Bind, Unbind
 from isthmus.border.realm import Border, End
-from isthmus.border.verdict import Drop, Forward, Pass, Punt, Reason, Reply, Verdict, Violation
+from isthmus.border.verdict import Drop, Forward, Hold, Pass, Punt, Reason, Reply, Verdict, Violation
 from isthmus.errors import PlaneError
 from isthmus.plane import Programmable
 from isthmus.plane.link import Port
-from isthmus.plane.link.packet import PacketPort
+from isthmus.plane.link.packet import Ipv6Sender, PacketPort, TransmitPort
 from isthmus.plane.link.port import PuntPort
 from isthmus.plane.link.steer import Steering, is_claimed
 from isthmus.plane.reference import Contacts, ReferencePlane
+from isthmus.plane.reference.path import Paths
 
 
 class UserspacePlane:
@@ -44,7 +46,8 @@ class UserspacePlane:
         ports: The port of each realm by its number; closed with the plane.
         steering: The rules that fill the ports; None where something else does. Closed with the plane.
         contacts: The memory of contacted peers; ``AdmitAll`` behind the kernel plane.
-        take_devices: Whether to read and write the devices of bindings; not behind the kernel plane.
+        paths: The memory of SPI paths; the kernel plane's behind it.
+        take_devices: Whether to read the devices of bindings; behind the kernel plane they are only written to.
     """
 
     def __init__(
@@ -54,15 +57,18 @@ class UserspacePlane:
         *,
         steering: Steering | None = None,
         contacts: Contacts | None = None,
+        paths: Paths | None = None,
         take_devices: bool = True,
     ) -> None:
         self._border = border
-        self._reference = ReferencePlane(border, contacts)
+        self._reference = ReferencePlane(border, contacts) if paths is None else ReferencePlane(border, contacts, paths)
         self._special: dict[BindingKey, Binding] = {}
         self._ports = dict(ports)
         self._steering = steering
         self._take_devices = take_devices
         self._devices: dict[str, tuple[int, PacketPort]] = {}
+        self._written: dict[str, TransmitPort] = {}
+        self._ipv6: Ipv6Sender | None = None
         self._host_realms = {realm.number for realm in border.realms if realm.end is End.HOST}
         self._lost = 0
 
@@ -137,6 +143,9 @@ class UserspacePlane:
                     # A device that has vanished is no error: its programs have, too.
                     with suppress(PlaneError):
                         self._devices[name] = (realm, PacketPort(name))
+        named = {each.device for each in self._special.values()}
+        for name in [name for name, port in self._written.items() if name not in named or port.vanished]:
+            self._written.pop(name).close()
         if self._steering is not None:
             self._steering.follow(self._special.values())
 
@@ -158,11 +167,13 @@ class UserspacePlane:
         realm = self._realm_of(port)
         if realm is None:
             return 0
+        device = next((name for name, (_, each) in self._devices.items() if each is port), None)
         for count in range(most):
             packet = port.receive()
             if packet is None:
                 return count
-            self.carry_out(self._reference.process(realm, packet, now=now), packet, port)
+            verdict = self._reference.process(realm, packet, now=now, device=device or port.origin)
+            self.carry_out(verdict, packet, port)
         return most
 
     def carry_out(self, verdict: Verdict, packet: bytes, came_by: Port) -> None:
@@ -170,23 +181,32 @@ class UserspacePlane:
         match verdict:
             case Forward():
                 for each in verdict.packets:
-                    self._send(self._port_for(verdict), each, forwarded=verdict.realm not in self._host_realms)
+                    self._send(self._way(verdict), each, forwarded=verdict.realm not in self._host_realms)
             case Reply():
-                self._send(self._ports.get(verdict.realm), verdict.packet, forwarded=True)
+                self._send(self._way(verdict), verdict.packet, forwarded=verdict.device is None)
             case Pass():
-                self._send(came_by, packet, forwarded=False)
-            case Drop() | Punt():
+                for each in verdict.packets or (packet,):
+                    self._lost += not came_by.send(each)
+            case Drop() | Hold() | Punt():
                 pass
 
-    def _port_for(self, verdict: Forward) -> Port | None:
-        """The device that a binding names, or the port of the realm where it names none."""
+    def _way(self, verdict: Forward | Reply) -> Port | TransmitPort | None:
+        """The device that a verdict names, or the port of the realm where it names none."""
         if verdict.device is None:
             return self._ports.get(verdict.realm)
         found = self._devices.get(verdict.device)
-        return found[1] if found is not None else None
+        if found is not None or self._take_devices:
+            return found[1] if found is not None else None
+        if verdict.device not in self._written:
+            with suppress(PlaneError):
+                self._written[verdict.device] = TransmitPort(verdict.device)
+        return self._written.get(verdict.device)
 
-    def _send(self, port: Port | None, packet: bytes, *, forwarded: bool) -> None:
-        if port is None or not port.send(packet, forwarded=forwarded):
+    def _send(self, way: Port | TransmitPort | None, packet: bytes, *, forwarded: bool) -> None:
+        if packet[0] >> 4 == 6:
+            self._ipv6 = self._ipv6 or Ipv6Sender()
+            self._lost += not self._ipv6.send(packet)
+        elif way is None or not way.send(packet, forwarded=forwarded):
             self._lost += 1
 
     def _realm_of(self, port: Port) -> int | None:
@@ -214,6 +234,11 @@ class UserspacePlane:
         finally:
             for port in self.ports():
                 port.close()
+            for each in self._written.values():
+                each.close()
+            if self._ipv6 is not None:
+                self._ipv6.close()
             self._ports.clear()
             self._devices.clear()
+            self._written.clear()
             self._reference.close()

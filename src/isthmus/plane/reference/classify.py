@@ -15,7 +15,7 @@ Pairs with ``bpf/include/isthmus/classify.h``.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from isthmus.address import Address
 from isthmus.border.selector import Flow, Kind
@@ -67,6 +67,10 @@ class Ends:
     icmp_type: int | None = None
     quoted: bool = False
     "Whether they were read, mirrored, from an ICMP error's quote."
+    protocol: int = 0
+    "Of the packet, or of the quoted one."
+    transport: Octets = field(default=b"", repr=False, compare=False)
+    "What the packet, or the quoted one, carries; the latter may be cut short."
 
     @property
     def is_request(self) -> bool:
@@ -78,6 +82,11 @@ class Ends:
         """Whether it is an ICMP error that is relayed by its quote (RFC 3102 §6.2)."""
         return self.icmp_type in ICMP_ERRORS
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it is ESP or AH, or an error about it: the value is its receiver's (RFC 3104 §4)."""
+        return self.kind is Kind.SPI
+
 
 def parse(packet: Octets) -> Ipv4View | None:
     """See octets as an IPv4 packet: version, IHL and total length are sound (RFC 791 §3.1), or None."""
@@ -87,9 +96,14 @@ def parse(packet: Octets) -> Ipv4View | None:
         return None
 
 
+def needed(protocol: int) -> int:
+    """Octets of the transport header that classification reads (RFC 768, 793, 792, 4302, 4303)."""
+    return _NEEDED.get(protocol, 0)
+
+
 def is_cut_off(packet: Ipv4View) -> bool:
-    """Whether the transport header ends before what classification reads (RFC 768, 793, 792, 4302, 4303)."""
-    return len(packet.payload) < _NEEDED.get(packet.protocol, 0)
+    """Whether the transport header ends before what classification reads."""
+    return len(packet.payload) < needed(packet.protocol)
 
 
 def ends(packet: Ipv4View) -> Ends:
@@ -99,12 +113,18 @@ def ends(packet: Ipv4View) -> Ends:
     pair = ports(packet.protocol, packet.payload)
     if pair is not None:
         return Ends(
-            src=packet.src, dst=packet.dst, kind=Kind.PORT, src_value=pair[0], dst_value=pair[1], has_ports=True
+            src=packet.src,
+            dst=packet.dst,
+            kind=Kind.PORT,
+            src_value=pair[0],
+            dst_value=pair[1],
+            has_ports=True,
+            protocol=packet.protocol,
+            transport=packet.payload,
         )
     index = spi(packet.protocol, packet.payload)
-    if index is not None:
-        return Ends(src=packet.src, dst=packet.dst, kind=Kind.SPI, src_value=index, dst_value=index)
-    return Ends(src=packet.src, dst=packet.dst)
+    kind, value = (Kind.SPI, index) if index is not None else (None, 0)
+    return Ends(src=packet.src, dst=packet.dst, kind=kind, src_value=value, dst_value=value, protocol=packet.protocol)
 
 
 def icmp_ends(packet: Ipv4View) -> Ends:
@@ -116,15 +136,15 @@ def icmp_ends(packet: Ipv4View) -> Ends:
         if mirrored is not None:
             return mirrored
     identifier = icmp_identifier(message)
-    if identifier is None:
-        return Ends(src=packet.src, dst=packet.dst, icmp_type=icmp_type)
+    kind, value = (Kind.PORT, identifier) if identifier is not None else (None, 0)
     return Ends(
         src=packet.src,
         dst=packet.dst,
-        kind=Kind.PORT,
-        src_value=identifier,
-        dst_value=identifier,
+        kind=kind,
+        src_value=value,
+        dst_value=value,
         icmp_type=icmp_type,
+        protocol=packet.protocol,
     )
 
 
@@ -133,7 +153,7 @@ def quoted_ends(quote: Octets, icmp_type: int) -> Ends | None:
 
     Returns:
         None if the quote does not show them: a later fragment, too few octets (eight of the
-        transport header are promised), a protocol without ports, an ICMP error or ESP.
+        transport header are promised), a protocol without ports or SPI, an ICMP error.
     """
     try:
         packet = Ipv4View.parse(quote, quoted=True)
@@ -143,19 +163,22 @@ def quoted_ends(quote: Octets, icmp_type: int) -> Ends | None:
         return None
     pair = ports(packet.protocol, packet.payload)
     identifier = icmp_identifier(packet.payload) if packet.protocol == Protocol.ICMP else None
-    # Silent: an error about an ESP packet quotes the peer's SPI, which says nothing about the leased one.
-    if pair is None and identifier is None:
+    index = spi(packet.protocol, packet.payload)
+    single = identifier if index is None else index
+    if pair is None and single is None:
         return None
-    src_value, dst_value = pair if pair is not None else (identifier or 0, identifier or 0)
+    src_value, dst_value = pair if pair is not None else (single or 0, single or 0)
     return Ends(
         src=packet.dst,
         dst=packet.src,
-        kind=Kind.PORT,
+        kind=Kind.PORT if index is None else Kind.SPI,
         src_value=dst_value,
         dst_value=src_value,
         has_ports=pair is not None,
         icmp_type=icmp_type,
         quoted=True,
+        protocol=packet.protocol,
+        transport=packet.payload,
     )
 
 

@@ -8,44 +8,92 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import BindingKey, Owner
+from isthmus.border.crossing import Crossing
 from isthmus.border.realm import Border, End, TunnelEnd
-from isthmus.border.selector import Admit, Flow, Remote
+from isthmus.border.selector import Admit, Flow, Kind, Selector
 from isthmus.border.table import BindingTable, Entry
 from isthmus.border.verdict import Reason
 from isthmus.plane.reference.contact import Contacts
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The binding that a packet goes by, and by which of its selectors."""
+
+    entry: Entry
+    selector: Selector
+    "Whose limit on the peer counts (RFC 3103 §7.2)."
+    cookie: bytes | None = None
+    "The IKE cookie that its owner uses with this packet, if it was found by one (RFC 3104 §6.1)."
+
+    @property
+    def owner(self) -> Owner:
+        """Who holds it."""
+        return self.entry.binding.key.owner
+
+    @property
+    def crossing(self) -> Crossing:
+        """The tunnel that it crosses by."""
+        return self.entry.binding.crossing
 
 
 class Addresses:
     """Which addresses anything is bound at, for packets that have no flow to look up."""
 
     def __init__(self) -> None:
-        self._prefixes: dict[int, Counter[Prefix]] = {}
+        self._single: Counter[tuple[int, Address]] = Counter()
+        self._wide: Counter[tuple[int, Prefix]] = Counter()
         self._of: dict[BindingKey, tuple[int, tuple[Prefix, ...]]] = {}
 
     def add(self, key: BindingKey, realm: int, prefixes: Iterable[Prefix]) -> None:
         """Count a binding's prefixes in."""
         self.remove(key)
         self._of[key] = (realm, tuple(prefixes))
-        self._prefixes.setdefault(realm, Counter()).update(self._of[key][1])
+        for prefix in self._of[key][1]:
+            if prefix.whole:
+                self._single[realm, prefix.address] += 1
+            else:
+                self._wide[realm, prefix] += 1
 
     def remove(self, key: BindingKey) -> None:
         """Count them out again."""
         realm, prefixes = self._of.pop(key, (0, ()))
         for prefix in prefixes:
-            counted = self._prefixes[realm]
-            counted[prefix] -= 1
-            if not counted[prefix]:
-                del counted[prefix]
+            if prefix.whole:
+                _subtract(self._single, (realm, prefix.address))
+            else:
+                _subtract(self._wide, (realm, prefix))
 
     def covers(self, realm: int, address: Address) -> bool:
         """Whether anything is bound at an address."""
-        counted = self._prefixes.get(realm)
-        if not counted:
-            return False
-        return Prefix.of(address) in counted or any(not each.whole and address in each for each in counted)
+        if (realm, address) in self._single:
+            return True
+        return any(where == realm and address in prefix for where, prefix in self._wide)
+
+    def owners(self, realm: int, address: Address) -> tuple[Owner, ...]:
+        """Who holds anything of an address."""
+        return tuple(
+            sorted(
+                {
+                    key.owner
+                    for key, (where, prefixes) in self._of.items()
+                    if where == realm and any(address in each for each in prefixes)
+                }
+            )
+        )
+
+
+def _subtract(counted: Counter[_T], each: _T) -> None:
+    counted[each] -= 1
+    if not counted[each]:
+        del counted[each]
 
 
 def tunnel_end(border: Border, realm: int, address: Address) -> TunnelEnd | None:
@@ -71,9 +119,26 @@ def expired(entry: Entry, now: float) -> bool:
     return entry.expires_at <= now
 
 
-def remote_limit(entry: Entry, flow: Flow) -> Reason | None:
+def by_value(table: BindingTable, flow: Flow) -> Found | None:
+    """Find the binding that holds the local value of a flow, or its local address (RFC 3102 §3.2; RFC 3103 §7.3)."""
+    entry = table.lookup(flow)
+    if entry is None:
+        return None
+    selectors = entry.binding.selectors
+    return Found(entry, selectors[0] if len(selectors) == 1 else next(each for each in selectors if each.owns(flow)))
+
+
+def by_holder(table: BindingTable, flow: Flow, kind: Kind, owner: Owner) -> Found | None:
+    """Find the binding by which an owner sends what carries no value of its own (RFC 3104 §4, §6.1)."""
+    entry = table.lookup_holder(flow, kind, owner)
+    if entry is None:
+        return None
+    return Found(entry, next(each for each in entry.binding.selectors if each.kind in (kind, None)))
+
+
+def remote_limit(found: Found, flow: Flow) -> Reason | None:
     """Check the peer against the flow policy; None if it is allowed (RFC 3103 §7.2, §7.3)."""
-    limit = limit_of(entry, flow)
+    limit = found.selector.remote
     if limit.network is not None and flow.remote not in limit.network:
         return Reason.REMOTE_ADDRESS_NOT_ALLOWED
     if limit.port is not None and flow.remote_port != limit.port:
@@ -81,19 +146,11 @@ def remote_limit(entry: Entry, flow: Flow) -> Reason | None:
     return None
 
 
-def contacted(entry: Entry, flow: Flow, contacts: Contacts, *, now: float) -> bool:
+def contacted(found: Found, flow: Flow, contacts: Contacts, *, now: float) -> bool:
     """Whether the binding admits this peer: anybody, or one that its holder wrote to (RFC 3102 §2)."""
-    if limit_of(entry, flow).admit is Admit.ANYONE:
+    if found.selector.remote.admit is Admit.ANYONE:
         return True
-    return contacts.knows(entry.binding.key.owner, flow.local, flow.remote, now=now)
-
-
-def limit_of(entry: Entry, flow: Flow) -> Remote:
-    """The limit of the selector that a flow came in by (RFC 3103 §7.2)."""
-    for selector in entry.binding.selectors:
-        if selector.owns(flow):
-            return selector.remote
-    raise AssertionError(f"{flow.text} was found under {entry.binding.key} and is none of its flows")
+    return contacts.knows(found.owner, flow.local, flow.remote, now=now)
 
 
 def refusal(table: BindingTable, flow: Flow, sender: Owner, source: Address, *, is_error: bool) -> Reason:

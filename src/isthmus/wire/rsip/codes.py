@@ -18,7 +18,7 @@ VERSION = 1
 
 
 class MessageType(enum.IntEnum):
-    """The second octet of every message (RFC 3103 §9; RFC 3104 §6.2). 18 to 21 are unassigned."""
+    """The second octet of every message (RFC 3103 §9; RFC 3104 §6.2). 18 to 21 and 24 to 240 are unassigned."""
 
     ERROR_RESPONSE = 1
     REGISTER_REQUEST = 2
@@ -39,6 +39,9 @@ class MessageType(enum.IntEnum):
     LISTEN_RESPONSE = 17
     ASSIGN_REQUEST_RSIPSEC = 22
     ASSIGN_RESPONSE_RSIPSEC = 23
+    # An extension under private-use numbers: the LISTEN_RSIP_IKE that the seed paper sketches (section 4.1).
+    LISTEN_REQUEST_RSIP_IKE = 241
+    LISTEN_RESPONSE_RSIP_IKE = 242
 
     @property
     def is_request(self) -> bool:
@@ -62,6 +65,8 @@ class ParameterType(enum.IntEnum):
     MESSAGE_COUNTER = 11
     VENDOR_SPECIFIC = 12
     SPI = 22
+    IKE_IDENTITY = 241
+    "Ours, for LISTEN_REQUEST_RSIP_IKE (seed RSIP 4.1)."
 
 
 class AddressType(enum.IntEnum):

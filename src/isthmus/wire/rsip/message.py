@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The 19 messages of RSIP (RFC 3103 §9; RFC 3104 §6.2).
+"""The 19 messages of RSIP (RFC 3103 §9; RFC 3104 §6.2), and two of ours (seed RSIP 4.1).
 
 The order of a class's fields is the grammar of the message (see ``grammar``); it is also
 the order in which a message is emitted. Optional parameters may come in any order: a
@@ -22,6 +22,7 @@ from isthmus.wire.rsip.parameter import (
     ClientId,
     Error,
     FlowPolicy,
+    IkeIdentity,
     LeaseTime,
     MessageCounter,
     Parameter,
@@ -51,7 +52,9 @@ __all__ = [
     "FreeRequest",
     "FreeResponse",
     "ListenRequest",
+    "ListenRequestRsipIke",
     "ListenResponse",
+    "ListenResponseRsipIke",
     "Message",
     "MessageError",
     "QueryRequest",
@@ -369,6 +372,44 @@ class AssignResponseRsipsec(Message):
     message_counter: MessageCounter | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenRequestRsipIke(Message):
+    """LISTEN_REQUEST_RSIP_IKE, ours: a host asks for the IKE of one initiator who calls port 500 (seed RSIP 4.1).
+
+    The grammar of LISTEN_REQUEST, with the initiator's identity in place of the local ports.
+    """
+
+    type: ClassVar[MessageType] = MessageType.LISTEN_REQUEST_RSIP_IKE
+
+    client_id: ClientId
+    local_address: RsipAddress
+    ike_identity: IkeIdentity
+    remote_address: RsipAddress
+    remote_ports: Ports
+    message_counter: MessageCounter | None = None
+    lease_time: LeaseTime | None = None
+    tunnel_types: tuple[RsipTunnelType, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenResponseRsipIke(Message):
+    """LISTEN_RESPONSE_RSIP_IKE, ours: the IKE of that initiator to port 500 of an address goes to the host."""
+
+    type: ClassVar[MessageType] = MessageType.LISTEN_RESPONSE_RSIP_IKE
+
+    client_id: ClientId
+    bind_id: BindId
+    local_address: RsipAddress
+    ike_identity: IkeIdentity
+    remote_address: RsipAddress
+    remote_ports: Ports
+    tunnel_type: RsipTunnelType
+    lease_time: LeaseTime
+    tunnel_endpoint: RsipAddress | None = None
+    "The other end of the tunnel, where it is not the gateway itself."
+    message_counter: MessageCounter | None = None
+
+
 MESSAGES: dict[MessageType, type[Message]] = {
     message.type: message
     for message in (
@@ -391,9 +432,11 @@ MESSAGES: dict[MessageType, type[Message]] = {
         ListenResponse,
         AssignRequestRsipsec,
         AssignResponseRsipsec,
+        ListenRequestRsipIke,
+        ListenResponseRsipIke,
     )
 }
-"""Which type is which class; there is no other list (RFC 3103 §9; RFC 3104 §6.2)."""
+"""Which type is which class; there is no other list (RFC 3103 §9; RFC 3104 §6.2; 241 and 242 are ours)."""
 
 _GRAMMARS = {kind: Grammar(message, last=("vendor", "unknown"), skip=("order",)) for kind, message in MESSAGES.items()}
 

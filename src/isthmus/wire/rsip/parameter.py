@@ -38,6 +38,7 @@ __all__ = [
     "ClientId",
     "Error",
     "FlowPolicy",
+    "IkeIdentity",
     "Indicator",
     "LeaseTime",
     "MessageCounter",
@@ -51,6 +52,9 @@ __all__ = [
     "VendorSpecific",
     "number_of",
 ]
+
+_IDENTITY_OCTETS = 1024
+"""Longest identification data of IKE, in octets: distinguished names stay below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,36 @@ class VendorSpecific(Parameter):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IkeIdentity(Parameter):
+    """IKE Identity, an extension of ours: who calls with IKE (seed RSIP 4.1).
+
+    ID Type (8 bits) and Identification Data as the initiator's ID payload has them (RFC 2408 §3.8; RFC 2407 §4.6.2).
+    """
+
+    kind: int
+    "1 an IPv4 address, 2 an FQDN, 3 a user FQDN, 11 a key ID, …"
+    data: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit, and an identity of nobody."""
+        if not 0 < self.kind <= 0xFF:
+            raise ValueError(f"ID type {self.kind} is not within 1..255")
+        if not 1 <= len(self.data) <= _IDENTITY_OCTETS:
+            raise ValueError(f"identification data of {len(self.data)} octets, must be 1 to {_IDENTITY_OCTETS}")
+
+    @classmethod
+    def parse(cls, octets: bytes) -> Self:
+        """Read a value."""
+        if len(octets) < 2:
+            raise ValueError(f"length {len(octets)}, must be at least 2")
+        return cls(kind=octets[0], data=octets[1:])
+
+    def emit(self) -> bytes:
+        """Give the value as octets."""
+        return bytes((self.kind,)) + self.data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownParameter(Parameter):
     """A parameter of a type that is not in the table; kept as it came."""
 
@@ -207,8 +241,9 @@ PARAMETERS: dict[int, type[Parameter]] = {
     ParameterType.MESSAGE_COUNTER: MessageCounter,
     ParameterType.VENDOR_SPECIFIC: VendorSpecific,
     ParameterType.SPI: Spi,
+    ParameterType.IKE_IDENTITY: IkeIdentity,
 }
-"""Which type is which class; there is no other list (RFC 3103 §8; RFC 3104 §6.2)."""
+"""Which type is which class; there is no other list (RFC 3103 §8; RFC 3104 §6.2; 241 is ours)."""
 
 _NUMBERS: dict[type[Parameter], int] = {parameter: int(number) for number, parameter in PARAMETERS.items()}
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NAME = re.compile(rb"[!-~]*")
+_NAME_OCTETS = 255
 _ADDRESS_OCTETS: dict[int, int] = {AddressType.IPV4: 4, AddressType.IPV4_NETMASK: 4, AddressType.IPV6: 16}
 
 
@@ -38,6 +39,9 @@ class RsipAddress(Parameter):
         length = len(self.octets)
         if length and length != _ADDRESS_OCTETS.get(self.addrtype, length):
             raise ValueError(f"address of type {self.addrtype} with {length} octets")
+        if self.addrtype == AddressType.FQDN and length > _NAME_OCTETS:
+            # Silent: RFC 3103 §8.1 has no limit; no name of the DNS is longer (RFC 1035 §2.3.4).
+            raise ValueError(f"a name of {length} octets, at most {_NAME_OCTETS}")
         if self.addrtype == AddressType.FQDN and not _NAME.fullmatch(self.octets):
             raise ValueError(f"name {self.octets!r} has octets other than printable ASCII")
 

@@ -11,6 +11,7 @@ from isthmus.wire.rsip.codes import ErrorCode, LocalPolicy, MessageType, RemoteP
 from isthmus.wire.rsip.parameter import (
     Error,
     FlowPolicy,
+    IkeIdentity,
     Indicator,
     Parameter,
     UnknownParameter,
@@ -31,6 +32,7 @@ _NAMES = {
     "MessageCounter": "message_counter",
     "VendorSpecific": "vendor_specific",
     "Spi": "spi",
+    "IkeIdentity": "ike_identity",
     "UnknownParameter": "unknown",
 }
 
@@ -91,6 +93,9 @@ def _text(parameter: Parameter) -> str:
             return f"{int(value)} {value.name}" if isinstance(value, ErrorCode) else str(value)
         case VendorSpecific(vendor_id=vendor_id, subtype=subtype, value=octets):
             return f"vendor {vendor_id} subtype {subtype} {octets.hex()}".rstrip()
+        case IkeIdentity(kind=kind, data=octets):
+            readable = octets.isascii() and octets.decode("ascii").isprintable()
+            return f"type {kind} {octets.decode('ascii') if readable else octets.hex()}"
         case UnknownParameter(type=kind, value=octets):
             return f"type {kind} {octets.hex()}".rstrip()
         case _:

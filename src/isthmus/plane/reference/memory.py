@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the plane knows when a packet comes: the border, the table, and what earlier packets have taught it."""
+
+from __future__ import annotations
+
+from isthmus.address import Address
+from isthmus.border.effect import Bind, Unbind
+from isthmus.border.realm import Border
+from isthmus.border.selector import Kind
+from isthmus.border.table import BindingTable, Entry
+from isthmus.errors import PlaneError
+from isthmus.plane import Programmable
+from isthmus.plane.reference import lookup
+from isthmus.plane.reference.contact import ContactedPeers, Contacts
+from isthmus.plane.reference.fragment import Fragments
+from isthmus.plane.reference.identifier import Identifiers
+from isthmus.plane.reference.ike import Cookies
+from isthmus.plane.reference.path import KnownPaths, Paths
+
+
+class Memory:
+    """Everything that a verdict depends on, but for the packet and the time.
+
+    Args:
+        border: Realms, tunnel ends and claims.
+        contacts: The memory of contacted peers, if it is kept elsewhere.
+        paths: The memory of SPI paths, likewise.
+
+    Raises:
+        PlaneError: a tunnel end joins a realm that is unknown.
+    """
+
+    def __init__(self, border: Border, contacts: Contacts | None, paths: Paths | None) -> None:
+        self.border = border
+        self.realms = {realm.number: realm for realm in border.realms}
+        for each in border.tunnel_ends:
+            if each.realm not in self.realms or each.leads_to not in self.realms:
+                raise PlaneError(
+                    f"tunnel end {each.address} joins realms {each.realm} and {each.leads_to}: one is unknown"
+                )
+        self.table = BindingTable(border.claims)
+        self.bound = lookup.Addresses()
+        self.contacts: Contacts = contacts if contacts is not None else ContactedPeers()
+        self.paths: Paths = paths if paths is not None else KnownPaths()
+        self.cookies = Cookies()
+        self.fragments = Fragments()
+        self.identifiers = Identifiers()
+
+    def apply(self, effect: Programmable) -> None:
+        """Carry out one effect.
+
+        Raises:
+            Conflict: a Bind of what another binding holds.
+        """
+        key = effect.binding.key if isinstance(effect, Bind) else effect.key if isinstance(effect, Unbind) else None
+        before = self.table.get(key) if key is not None else None
+        self.table.apply(effect)
+        if isinstance(effect, Bind):
+            binding = effect.binding
+            self.bound.add(binding.key, binding.realm, (each.local for each in binding.selectors))
+        elif isinstance(effect, Unbind):
+            self.bound.remove(effect.key)
+        if before is not None:
+            self._forget_cookies(before)
+
+    def _forget_cookies(self, before: Entry) -> None:
+        """Forget the cookies of an owner who held a place for them and does no more (RFC 3104 §6.1)."""
+        owner, realm, address = before.binding.key.owner, before.binding.realm, before.binding.address
+        if any(each.kind is Kind.COOKIE for each in before.binding.selectors) and not any(
+            each.kind is Kind.COOKIE and (each.realm, each.address) == (realm, address)
+            for entry in self.table.held_by(owner)
+            for each in entry.binding.selectors
+        ):
+            self.cookies.forget(owner, realm, address)
+
+    def is_meant(self, realm: int, address: Address) -> bool:
+        """Whether an address is one of the pools' or bindings' (RFC 3102 §3.2)."""
+        return lookup.is_meant(self.table, self.bound, realm, address)
