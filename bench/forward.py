@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import packets
 import tcp
@@ -22,6 +27,24 @@ METHOD = (
 )
 
 
+@contextlib.contextmanager
+def tree_of(revision: str | None) -> Iterator[Path | None]:
+    """Check a commit out, and build its eBPF programs, for as long as the body takes."""
+    if revision is None:
+        yield None
+        return
+    here = Path(__file__).parents[1]
+    with tempfile.TemporaryDirectory(prefix="isthmus-bench-") as folder:
+        tree = Path(folder, "tree")
+        git = ["git", "-C", str(here), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), revision], check=True)
+        try:
+            subprocess.run(["make", "--silent", "-C", str(tree / "bpf")], check=True)
+            yield tree
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -29,6 +52,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one short round: shows that it works, proves nothing")
     parser.add_argument("--only", choices=("tcp", "packets"))
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--against", metavar="REVISION", help="also measure small packets with this commit's plane")
     options = parser.parse_args()
     if os.geteuid():
         print("bench forward needs root: it makes namespaces and loads eBPF", file=sys.stderr)
@@ -41,8 +65,9 @@ def main() -> int:
         if options.only != "packets":
             figures += tcp.measure(rounds=rounds, seconds=seconds)
         if options.only != "tcp":
-            figures += packets.measure(rounds=rounds, timing=timing)
-    except IsthmusError as error:
+            with tree_of(options.against) as before:
+                figures += packets.measure(rounds=rounds, timing=timing, before=before)
+    except (IsthmusError, subprocess.CalledProcessError) as error:
         print(f"bench forward: {error}", file=sys.stderr)
         return 2
     method = METHOD.format(rounds=rounds, seconds=seconds, measured=timing.measured, warm=timing.warm)

@@ -27,6 +27,9 @@ from networks import FORWARD, ISTHMUS, NAT, TUNNELS, masquerading, network
 from report import Figure, compare, progress
 
 GOAL = 1.2
+STILL = 0.95
+"""Of what it was before: new things may not slow the IPv4 IP-IP path by more."""
+BEFORE = "beside the tree before"
 HERE = Path(__file__).parent
 GATEWAY_CPU = 1
 KINDS = {"64 flows": 64, "100,000 flows": 100_000, "a new flow in every packet": 65_536}
@@ -161,10 +164,10 @@ def detach_sink(gateway: Node) -> None:
 
 
 @contextlib.contextmanager
-def kernel_plane(lab: Lab, leases: int, tunnel: str) -> Iterator[None]:
-    """The kernel plane alone, with as many leases as the flows use."""
+def kernel_plane(lab: Lab, leases: int, *more: str, tree: Path = HERE.parent) -> Iterator[None]:
+    """The kernel plane alone, with as many leases as the flows use; that of another tree, if it is named."""
     gateway = lab["gateway"]
-    words = [sys.executable, str(HERE / "plane.py"), str(leases), tunnel]
+    words = ["env", f"PYTHONPATH={tree / 'src'}", sys.executable, str(tree / "bench/plane.py"), str(leases), *more]
     daemon = gateway.start("plane", *words, ready="ready", seconds=60)
     try:
         yield
@@ -175,13 +178,16 @@ def kernel_plane(lab: Lab, leases: int, tunnel: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def way_open(lab: Lab, way: str, leases: int) -> Iterator[None]:
+def way_open(lab: Lab, way: str, leases: int, before: Path | None = None) -> Iterator[None]:
     """Set the gateway up for one of the ways, and clear it again."""
     if way == NAT:
         with masquerading(lab):
             yield
     elif way in TUNNELS:
         with kernel_plane(lab, leases, TUNNELS[way]):
+            yield
+    elif way == BEFORE and before is not None:
+        with kernel_plane(lab, leases, tree=before):
             yield
     else:
         yield
@@ -197,11 +203,11 @@ def cost(lab: Lab, kind: str, way: str, *, thread: int, object_path: Path, timin
         "interface": "eth0",
         "mac": mac(lab["gateway"], "lan0"),
         "seconds": timing.warm + timing.measured + 0.2,
-        "tunnel": TUNNELS.get(way),
+        "tunnel": TUNNELS.get(way, "ipip" if way == BEFORE else None),
         "outer_dst": figure.GATEWAY_NEAR6 if TUNNELS.get(way) == "ipv6" else figure.GATEWAY_NEAR,
         "fresh": kind.startswith("a new"),
         # Without tunnels the packets come from the hosts' own addresses: a flow of each host's port.
-        "flows": [(h, a if way in TUNNELS else h, p, d, q) for h, a, p, d, q in flows(kind)],
+        "flows": [(h, a if way in TUNNELS or way == BEFORE else h, p, d, q) for h, a, p, d, q in flows(kind)],
     }
     path = lab.record.directory / "plan.json"
     path.write_text(json.dumps(plan), encoding="utf-8")
@@ -249,20 +255,25 @@ def large_conntrack() -> Iterator[None]:
                 Path(name).write_text(value, encoding="utf-8")
 
 
-def measure(*, rounds: int, timing: Timing, seed: int = 1) -> list[Figure]:
+def measure(*, rounds: int, timing: Timing, seed: int = 1, before: Path | None = None) -> list[Figure]:
     """Measure the ways in turn, in one network per round and number of flows, in another order each time."""
     seen: dict[tuple[str, str], list[float]] = defaultdict(list)
     order = random.Random(seed)
     with large_conntrack():
         for at in range(rounds):
             for kind in KINDS:
-                ways = [FORWARD, NAT, *(TUNNELS if kind in OTHER_TUNNELS else (ISTHMUS,))]
+                ways = [
+                    FORWARD,
+                    NAT,
+                    *(TUNNELS if kind in OTHER_TUNNELS else (ISTHMUS,)),
+                    *([BEFORE] if before else []),
+                ]
                 order.shuffle(ways)
                 with standing(network("bench-packets")) as lab:
                     object_path = compile_generator(lab.record.directory)
                     thread = prepare(lab)
                     for way in ways:
-                        with way_open(lab, way, leases_for(kind)):
+                        with way_open(lab, way, leases_for(kind), before):
                             seen[kind, way].append(
                                 cost(lab, kind, way, thread=thread, object_path=object_path, timing=timing)
                             )
@@ -281,4 +292,9 @@ def measure(*, rounds: int, timing: Timing, seed: int = 1) -> list[Figure]:
         for way in TUNNELS
         if way != ISTHMUS
     ]
+    if before is not None:
+        figures += [
+            compare(f"small packets, {kind}, {BEFORE}", unit, rates[kind, ISTHMUS], rates[kind, BEFORE], STILL)
+            for kind in KINDS
+        ]
     return figures

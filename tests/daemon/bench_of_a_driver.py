@@ -4,7 +4,7 @@
 import asyncio
 
 from isthmus.address import Address, Family, Prefix
-from isthmus.border.effect import Bind, Peer
+from isthmus.border.effect import Bind, Peer, Register
 from isthmus.border.pool import Pool
 from isthmus.border.ranges import Ranges
 from isthmus.daemon.clock import Clock
@@ -13,7 +13,7 @@ from isthmus.errors import PlaneError
 from isthmus.rsip.gateway import Gateway
 from isthmus.rsip.policy import ClientRule, GatewayPolicy
 from isthmus.store import open_store
-from isthmus.wire.rsip.message import AssignRequestRsapIp, emit, parse
+from isthmus.wire.rsip.message import AssignRequestRsapIp, ListenRequest, emit, parse
 from isthmus.wire.rsip.parameter import ClientId, MessageCounter, Ports, RsipAddress
 
 HOST = Peer(1, Address.parse("10.0.0.4"), 40001)
@@ -25,11 +25,14 @@ class Plane:
     def __init__(self, journal):
         self.journal = journal
         self.fail = False
+        self.away = False
 
     def apply(self, effects):
         for effect in effects:
             if self.fail and isinstance(effect, Bind):
                 raise PlaneError("the map is full")
+            if self.away and not isinstance(effect, Register):
+                raise PlaneError("the tunnel endpoint does not answer")
             self.journal.append(("plane", type(effect).__name__))
 
     def counters(self):
@@ -94,6 +97,19 @@ def assign(client_id, counter, ports=16):
             client_id=ClientId(client_id),
             local_address=RsipAddress.any(),
             local_ports=Ports.any_of(ports),
+            remote_address=RsipAddress.any(),
+            remote_ports=Ports.any_of(1),
+            message_counter=MessageCounter(counter),
+        )
+    )
+
+
+def listen(client_id, counter, port):
+    return emit(
+        ListenRequest(
+            client_id=ClientId(client_id),
+            local_address=RsipAddress.any(),
+            local_ports=Ports.of((port,)),
             remote_address=RsipAddress.any(),
             remote_ports=Ports.any_of(1),
             message_counter=MessageCounter(counter),

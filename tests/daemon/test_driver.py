@@ -7,15 +7,17 @@ import threading
 
 import pytest
 
-from daemon.bench_of_a_driver import HOST, Bench, assign, conversation
+from daemon.bench_of_a_driver import HOST, Bench, assign, conversation, listen
 from isthmus.address import Address
 from isthmus.border.effect import Peer
+from isthmus.daemon import driver
 from isthmus.errors import StoreUnavailable
 from isthmus.wire.rsip.codes import ErrorCode
 from isthmus.wire.rsip.message import (
     AssignResponseRsapIp,
     DeregisterRequest,
     ErrorResponse,
+    ListenResponse,
     RegisterRequest,
     RegisterResponse,
     emit,
@@ -131,6 +133,76 @@ def test_a_plane_that_fails_leaves_no_lease_behind(tmp_path):
         bench.driver.datagram(assign(client, 3), HOST)
         await bench.until(3)
         assert isinstance(bench.answers[2], AssignResponseRsapIp)
+
+    conversation(bench, talk)
+
+
+@pytest.mark.rfc("3103", "9.16.3")
+def test_a_plane_that_fails_to_listen_leaves_the_ports_with_who_lent_them(tmp_path):
+    bench = Bench(tmp_path / "leases.db")
+
+    async def talk():
+        client = await register(bench)
+        bench.driver.datagram(assign(client, 2), HOST)
+        await bench.until(2)
+        before = bench.store.leases()
+        port = min(bench.answers[1].local_ports.port_set)
+        bench.plane.fail = True
+        bench.driver.datagram(listen(client, 3, port), HOST)
+        await bench.until(3)
+        assert bench.answers[2].error.value == ErrorCode.INTERNAL_SERVER_ERROR
+        bench.plane.fail = False
+        (after,) = bench.store.leases()
+        assert after.binding == before[0].binding
+        bench.driver.datagram(listen(client, 4, port), HOST)
+        await bench.until(4)
+        assert isinstance(bench.answers[3], ListenResponse)
+
+    conversation(bench, talk)
+
+
+@pytest.mark.rfc("3103", "10.1")
+def test_a_copy_of_a_request_that_came_to_nothing_is_not_answered_yes(tmp_path):
+    bench = Bench(tmp_path / "leases.db")
+
+    async def talk():
+        client = await register(bench)
+        bench.plane.fail = True
+        bench.driver.datagram(assign(client, 2), HOST)
+        await bench.until(2)
+        bench.plane.fail = False
+        bench.driver.datagram(assign(client, 2), HOST)
+        await bench.until(3)
+        assert [each.error.value for each in bench.answers[1:]] == [ErrorCode.INTERNAL_SERVER_ERROR] * 2
+        assert bench.store.leases() == ()
+
+    conversation(bench, talk)
+
+
+def test_a_plane_that_is_away_leaves_no_lease_behind_and_is_not_asked_without_pause(tmp_path, monkeypatch):
+    bench = Bench(tmp_path / "leases.db")
+
+    async def talk():
+        client = await register(bench)
+        bench.driver.datagram(assign(client, 2), HOST)
+        await bench.until(2)
+        bench.plane.away = True
+        bench.driver.datagram(assign(client, 3), HOST)
+        await bench.until(3)
+        assert bench.answers[2].error.value == ErrorCode.INTERNAL_SERVER_ERROR
+        assert len(bench.store.leases()) == 1
+        clock = bench.driver._clock
+        real = clock.now
+        monkeypatch.setattr(clock, "now", lambda: real() + 100000)
+        monkeypatch.setattr(driver, "AFTER_FAILURE_SECONDS", 0.05)
+        batches = bench.driver.batches
+        bench.driver.nudge()
+        await asyncio.sleep(1.0)
+        assert 1 <= bench.driver.batches - batches <= 20
+        assert len(bench.store.leases()) == 1, "nothing is given up before the plane has let go of it"
+        bench.plane.away = False
+        await bench.until(4)
+        assert bench.store.leases() == ()
 
     conversation(bench, talk)
 

@@ -4,6 +4,7 @@
 import json
 import os
 import secrets
+import signal
 import socket
 
 import pytest
@@ -13,7 +14,7 @@ from isthmus.lab import figure
 from isthmus.lab.lab import standing
 from isthmus.lab.node import ISTHMUS, wait_until
 from isthmus.lab.scenario import Setting
-from isthmus.lab.topology import LabError
+from isthmus.lab.topology import NETNS, LabError
 from isthmus.wire.rsip.message import DeregisterResponse, emit
 from isthmus.wire.rsip.parameter import ClientId, MessageCounter
 
@@ -103,6 +104,25 @@ def test_under_a_remote_policy_the_peer_must_be_named(lab):
     with pytest.raises(LabError, match="wants the peer's address"):
         lab["host-b"].run(*ISTHMUS, *run, "--", "true")
     lab["host-b"].run(*ISTHMUS, *run, "--remote", figure.SERVER, "--", "true")
+
+
+def test_a_program_that_is_ended_gives_everything_back(lab):
+    def held() -> int:
+        return len(lab["host-b"].isthmus("leases"))
+
+    def is_named(inode: int) -> bool:
+        return any(path.stat().st_ino == inode for path in NETNS.glob("isthmus-*"))
+
+    before = held()
+    words = (*ISTHMUS, "run", "--socket", str(lab["host-b"].socket_path), "--remote", figure.SERVER)
+    script = "readlink /proc/self/ns/net; echo ready; exec sleep 60"
+    running = lab["host-b"].start("sleep", *words, "--", "sh", "-c", script, ready="ready")
+    namespace = int(running.tail().partition("net:[")[2].partition("]")[0])
+    assert held() == before + 1
+    assert is_named(namespace)
+    assert running.stop() == 128 + signal.SIGTERM
+    assert not is_named(namespace)
+    assert wait_until(lambda: held() == before, 5)
 
 
 def test_what_the_lease_limits_leaves_by_no_other_way(lab):

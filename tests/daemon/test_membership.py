@@ -65,3 +65,17 @@ def test_the_number_of_groups_and_members_is_bounded(monkeypatch):
         members.hear(A, joins(Address(GROUP.family, first + at)), now=0.0)
         members.hear(Address(A.family, A.number + 1 + at), joins(), now=0.0)
     assert [len(hosts) for _group, hosts in members] == [2, 1]
+
+
+def test_one_host_cannot_have_all_groups(monkeypatch):
+    monkeypatch.setattr(membership, "MOST_GROUPS_OF_ONE", 3)
+    members = made()
+    groups = [Address(GROUP.family, GROUP.number + at) for at in range(5)]
+    members.hear(A, joins(*groups), now=0.0)
+    assert [group for group, _ in members] == groups[:3]
+    members.hear(A, joins(*groups[:3]), now=1.0)
+    members.hear(B, joins(groups[4]), now=1.0)
+    assert [group for group, _ in members] == [*groups[:3], groups[4]]
+    members.expire(now=261.0)
+    members.hear(A, joins(*groups[2:]), now=300.0)
+    assert [group for group, _ in members] == groups[2:], "what it had is over, and it may have others"

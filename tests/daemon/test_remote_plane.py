@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from isthmus.border.ranges import Ranges
 from isthmus.border.realm import Border, Realm, TunnelEnd
 from isthmus.border.selector import Admit, Flow, Kind, Remote, Selector
 from isthmus.border.verdict import Reason, Violation
+from isthmus.daemon import remote_plane
 from isthmus.daemon.control import Connection, ControlError, ControlServer
 from isthmus.daemon.effect_json import (
     border_from_json,
@@ -104,17 +105,21 @@ class Endpoint:
         self.path = path
         self.said: list[str] = []
         self.refuse = False
+        self.watching: list[Connection] = []
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        async def note(request: dict[str, object], _connection: Connection) -> object:
+        async def note(request: dict[str, object], connection: Connection) -> object:
+            if request["do"] == "plane-violations":
+                self.watching.append(connection)
+                return None
             if self.refuse:
                 raise ControlError("no")
             effects = effects_from_json(request.get("effects", []))  # type: ignore[arg-type]
             self.said.append(" ".join([str(request["do"]), *(type(each).__name__ for each in effects)]))
             return {"FORWARDED_INWARD": 3}
 
-        verbs = ("plane-begin", "plane-standing", "plane-reconcile", "plane-apply", "counters")
+        verbs = ("plane-begin", "plane-standing", "plane-reconcile", "plane-apply", "plane-violations", "counters")
         server = ControlServer(self.path, dict.fromkeys(verbs, note))
         ready, over = threading.Event(), threading.Event()
 
@@ -123,6 +128,8 @@ class Endpoint:
             ready.set()
             await asyncio.to_thread(over.wait, 30)
             await server.stop()
+            for each in self.watching:
+                each._writer.close()
 
         thread = threading.Thread(target=asyncio.run, args=(serve(),))
         thread.start()
@@ -165,6 +172,36 @@ def test_after_the_connection_was_lost_what_stands_is_told_anew(tmp_path: Path) 
         plane.apply([bind(9)])
         plane.close()
     assert endpoint.said == ["plane-begin", "plane-standing Register Bind", "plane-reconcile", "plane-apply Bind"]
+
+
+def test_an_endpoint_that_was_started_anew_is_told_what_stands_before_anything_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_plane, "AGAIN_SECONDS", 0.05)
+    endpoint = Endpoint(tmp_path / "endpoint.sock")
+    plane = RemotePlane(endpoint.path, BORDER)
+
+    async def follow() -> None:
+        with endpoint.serving():
+            plane.reconcile([REGISTER, bind()])
+            plane.start(lambda _violations: None)
+            await until(lambda: len(endpoint.watching) == 1)
+        await asyncio.sleep(0.2)
+        endpoint.said.clear()
+        with endpoint.serving():
+            await until(lambda: "plane-reconcile" in endpoint.said)
+            plane.close()
+
+    asyncio.run(follow())
+    assert endpoint.said == ["plane-begin", "plane-standing Register Bind", "plane-reconcile"]
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if happened():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen")
 
 
 def test_a_refusal_is_an_error_of_the_plane(tmp_path: Path) -> None:

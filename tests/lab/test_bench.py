@@ -10,7 +10,16 @@ import pytest
 from lab.machine import isthmus
 
 EXPECTED = {
-    "forward": {"TCP up, 1 stream", "TCP down, 4 streams", "small packets, 64 flows", "small packets, 100,000 flows"},
+    "forward": {
+        "TCP up, 1 stream",
+        "TCP down, 4 streams",
+        "TCP up, 1 stream, isthmus by GRE",
+        "TCP down, 1 stream, isthmus by IPv4 in IPv6",
+        "small packets, 64 flows",
+        "small packets, 100,000 flows",
+        "small packets, 64 flows, isthmus by GRE",
+        "small packets, 64 flows, isthmus by IPv4 in IPv6",
+    },
     "lease": {"durable ASSIGNs, 1 at once", "ASSIGN p50, 16 at once", "ASSIGN p99, 16 at once"},
 }
 

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.lab import uml
 from isthmus.lab.ipsec import missing
 from isthmus.lab.node import wait_until
-from isthmus.lab.scenarios import SCENARIOS, incoming_ike, ipsec
+from isthmus.lab.scenarios import SCENARIOS, incoming_ike, ipsec, ipv6_remote
 from lab.machine import PLAINLY, ROOT, Machine, environment, isthmus
 
 NOBODY = 65534
@@ -46,6 +47,8 @@ AT_ONCE = 3
 
 def lacking(name: str) -> str:
     """What a scenario needs and this machine has not."""
+    if name == ipv6_remote.NAME:
+        return uml.missing()
     return missing() if name in (ipsec.NAME, incoming_ike.NAME) else ""
 
 
@@ -79,6 +82,15 @@ def test_scenario(played, name):
 @pytest.mark.usefixtures("nothing_left")
 def test_two_hosts_on_the_reference_plane():
     judged(isthmus("lab", "run", "two-hosts", "--plane", "reference", "--json", seconds=100), "two-hosts")
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("name", ["ipv6-lease", "sites"])
+def test_what_depends_on_the_way_out_on_the_reference_plane(name):
+    """Here the machine routes what a plane sends, and not the plane itself."""
+    judged(isthmus("lab", "run", name, "--plane", "reference", "--json", seconds=100), name)
 
 
 @pytest.mark.root

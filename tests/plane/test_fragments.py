@@ -155,15 +155,31 @@ def test_one_source_has_a_share_of_octets() -> None:
 
 
 @pytest.mark.rfc("3102", "6.3")
-def test_all_sources_have_a_limit() -> None:
+def test_all_sources_have_a_limit_and_the_oldest_go() -> None:
     waiting = Fragments()
     for at in range(fragment.MOST_PACKETS):
         assert put(waiting, first_of(at), source=at) is None
-    assert put(waiting, first_of(4711), source="late") is Reason.FRAGMENT_LIMIT
+    assert put(waiting, first_of(4711), source="late") is None
+    assert (len(waiting), waiting.take_pushed_out(), waiting.take_pushed_out()) == (fragment.MOST_PACKETS, 1, 0)
     waiting, size = Fragments(), 60000
     fits = fragment.MOST_OCTETS // (size + 20)
     assert all(put(waiting, first_of(at, size=size), source=at) is None for at in range(fits))
-    assert put(waiting, first_of(4711, size=size), source="late") is Reason.FRAGMENT_LIMIT
+    assert put(waiting, first_of(4711, size=size), source="late") is None
+    assert waiting.octets == fits * (size + 20)
+    assert waiting.take_pushed_out() == 1
+
+
+@pytest.mark.rfc("3102", "6.3")
+def test_a_flood_of_fragments_does_not_keep_others_from_being_put_together() -> None:
+    waiting = Fragments()
+    packet = Ipv4Header(total_length=2020, identification=1, protocol=17, src=SRC, dst=DST).emit() + bytes(2000)
+    for at in range(3 * fragment.MOST_PACKETS):
+        assert put(waiting, first_of(at % 65536), source=at) is None
+    first, last = cut(packet, 1500)
+    assert put(waiting, first, source="honest") is None
+    for at in range(fragment.MOST_PACKETS // 2):
+        assert put(waiting, first_of(at), source=("flood", at)) is None
+    assert put(waiting, last, source="honest") is not None
 
 
 @pytest.mark.rfc("5722", "4")

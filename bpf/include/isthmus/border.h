@@ -190,8 +190,6 @@ static __noinline int hairpin(struct __sk_buff *skb, struct ingress *from, struc
 		return TC_ACT_SHOT;
 	if (is_request(&arrival->both))
 		return punt(skb, from, NO_BINDING);
-	if (is_forged_inward(&arrival->inner, &arrival->both))
-		return drop(skb, FORGED_QUOTE);
 	orient(&arrival->both, arrival->leads_to, DESTINATION, &arrival->flow);
 	if (!lookup_inward(&arrival->both, &arrival->flow, &arrival->entry)) {
 		if (may_be_known(&arrival->flow, arrival->both.protocol))

@@ -14,10 +14,10 @@ static __always_inline bool is_forged_inward(const struct ipv4 *packet, const st
 	return both->quoted && packet->raw.daddr != both->dst;
 }
 
-/* Whether an error from a host quotes a packet that was not addressed to its sender (RFC 3102 §6.2). */
+/* Whether an error from a host quotes a packet that its addressee did not send to its sender (RFC 3102 §6.2). */
 static __always_inline bool is_forged_outward(const struct ipv4 *packet, const struct ends *both)
 {
-	return both->quoted && packet->raw.saddr != both->src;
+	return both->quoted && (packet->raw.saddr != both->src || packet->raw.daddr != both->dst);
 }
 
 static __always_inline bool is_multicast(__be32 address)

@@ -33,9 +33,19 @@ def bench() -> None:
 
 @app.command()
 @output.plain_errors
-def forward(*, quick: Quick = False, as_json: output.Json = False) -> None:
-    """Measure TCP throughput and the rate of small packets, beside nftables masquerade."""
-    _run("forward", quick=quick, as_json=as_json)
+def forward(
+    *,
+    quick: Quick = False,
+    against: Annotated[
+        str | None, typer.Option(metavar="REVISION", help="A commit whose plane is measured in the same run, too.")
+    ] = None,
+    as_json: output.Json = False,
+) -> None:
+    """Measure TCP throughput and the rate of small packets, beside nftables masquerade.
+
+    Each kind of tunnel is measured: IP-IP, GRE, IPv4 in IPv6.
+    """
+    _run("forward", *(("--against", against) if against else ()), quick=quick, as_json=as_json)
 
 
 @app.command()
@@ -45,11 +55,11 @@ def lease(*, quick: Quick = False, as_json: output.Json = False) -> None:
     _run("lease", quick=quick, as_json=as_json)
 
 
-def _run(name: str, *, quick: bool, as_json: bool) -> None:
+def _run(name: str, *more: str, quick: bool, as_json: bool) -> None:
     script = Path(isthmus.__file__).parents[2] / "bench" / f"{name}.py"
     if not script.is_file():
         output.fail(
             f"{script} is not there: benchmarks run from a checkout of the source, not from an installed package"
         )
     options = [word for word, wanted in (("--quick", quick), ("--json", as_json)) if wanted]
-    raise typer.Exit(subprocess.run([sys.executable, str(script), *options], check=False).returncode)
+    raise typer.Exit(subprocess.run([sys.executable, str(script), *options, *more], check=False).returncode)

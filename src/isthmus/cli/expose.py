@@ -39,7 +39,6 @@ def expose(
 
     Whoever calls by TCP is shown on standard error. Should the lease be revoked, the same is asked for again.
     """
-    from isthmus.address import Address
     from isthmus.daemon.control import find_socket
     from isthmus.daemon.exposure import Exposure
     from isthmus.daemon.program import route_to, temporary_agent
@@ -48,7 +47,7 @@ def expose(
     with ExitStack() as stack:
         device = None
         if gateway is not None:
-            far = Address.parse(gateway)
+            far = output.ip_address("--gateway", gateway)
             near = interface or route_to(far)
             where = stack.enter_context(temporary_agent(gateway=far, interface=near, transport=transport))
             device = f"ist{secrets.token_hex(3)}"

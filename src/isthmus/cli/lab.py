@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from isthmus.cli import output
+from isthmus.daemon.control import RUN_VARIABLE
 from isthmus.errors import IsthmusError
 from isthmus.lab import lab, privilege
 from isthmus.lab.lab import Lab, records, standing
@@ -117,6 +118,9 @@ def shell(
     record, space = found[0]
     environment = {**os.environ, "PS1": f"{record.name}/{wanted}$ ", "ISTHMUS_NODE": wanted}
     path = os.pathsep.join((str(Path(sys.executable).parent), environment.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")))
+    own = lab.HOME / record.name / wanted / "run"
+    if own.is_dir():
+        environment[RUN_VARIABLE] = str(own)
     words = command or ["bash", "--norc", "-i"]
     os.execvpe("nsenter", ["nsenter", f"--net={NETNS / space}", "--", *words], {**environment, "PATH": path})  # noqa: S606
 

@@ -17,12 +17,16 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
 from isthmus.errors import IsthmusError, StoreUnavailable
 from isthmus.store import LeaseStore
+
+if TYPE_CHECKING:
+    from isthmus.address import Address
+    from isthmus.border.ranges import Ranges
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 """The option that every command with an answer has."""
@@ -141,6 +145,29 @@ def read_time(text: str) -> float:
 def with_times(row: dict[str, Any], *names: str) -> dict[str, Any]:
     """Give a row with these fields, seconds since 1970, as ISO 8601 with zone; None stays None."""
     return row | {name: time_text(row[name]) or None for name in names if name in row}
+
+
+def ip_address(option: str, text: str) -> Address:
+    """Read an address that an option gives, or end the program."""
+    from isthmus.address import Address
+
+    try:
+        return Address.parse(text)
+    except ValueError:
+        fail(f"{option}: {text!r} is no IPv4 or IPv6 address")
+
+
+def port_ranges(option: str, text: str) -> Ranges:
+    """Read ports that an option gives, or end the program."""
+    from isthmus.border.ranges import Ranges
+
+    try:
+        found = Ranges.parse(text)
+    except ValueError:
+        fail(f"{option}: {text!r} names no ports; write 8080, or 8080,9000-9010")
+    if outside := found - Ranges.of((1, 0xFFFF)):
+        fail(f"{option}: {outside} is no port; ports are 1 to 65535")
+    return found
 
 
 def ask(socket: Path | None, **request: object) -> Any:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,11 +30,11 @@ def query(
         output.print_json(found)
         return
     asked = {row["what"] for row in found["asked"]}
-    told = {row["what"] for row in found["answered"]}
-    rows = [(row["what"], _where(row["local"]), _by(row["what"] in told)) for row in found["asked"]]
-    rows += [(row["what"], _where(row["local"]), _by(True)) for row in found["answered"] if row["what"] not in asked]
+    told = found["answered"]
+    rows = [*found["asked"], *(row for row in told if row["what"] not in asked)]
     if rows:
-        output.print_table(("WHAT", "WHERE", "BECAUSE"), rows)
+        cells = [(row["what"], _where(row["local"]), _by(row, told)) for row in rows]
+        output.print_table(("WHAT", "WHERE", "BECAUSE"), cells)
     else:
         typer.echo("The gateway tells nothing: everything counts as remote.")
 
@@ -43,5 +43,23 @@ def _where(local: bool) -> str:
     return "local" if local else "remote"
 
 
-def _by(told: bool) -> str:
-    return "the gateway says so" if told else "of what the gateway says around it, or does not say"
+def _by(row: dict[str, Any], answered: list[dict[str, Any]]) -> str:
+    """Why it is local or not; silence means remote (RFC 3103 §9.15.3)."""
+    networks = [each["what"] for each in answered if _is_around(each["what"], row["what"])]
+    if any(each["what"] == row["what"] for each in answered):
+        return "the gateway says so"
+    return f"of what the gateway says of {max(networks, key=_length)}" if networks else "the gateway says nothing of it"
+
+
+def _is_around(network: str, what: str) -> bool:
+    from isthmus.address import Address, Prefix
+
+    try:
+        inner = Prefix.parse(what) if "/" in what else Prefix.of(Address.parse(what))
+        return "/" in network and Prefix.parse(network).covers(inner)
+    except ValueError:
+        return False
+
+
+def _length(network: str) -> int:
+    return int(network.partition("/")[2])

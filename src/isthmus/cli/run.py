@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
+from isthmus.cli import output
 
+
+@output.plain_errors
 def run(
     command: Annotated[list[str], typer.Argument(metavar="-- CMD [ARG]...", help="The program to run.")],
     *,
@@ -35,29 +40,39 @@ def run(
 
     The program sees one interface with the leased address. Its connections use ports of the
     lease; when half of them are in use, more are asked for. With --listen it is a server, too: those ports
-    are leased beside the others, and the program sees who calls. Its exit status is passed on, and what was
-    leased is given back when it ends. Needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN: it makes a
-    network namespace).
+    are leased beside the others, and the program sees who calls. Its exit status is passed on (127 if
+    there is no such program), and what was leased is given back when it ends.
+
+    Needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN: it makes a network namespace).
     """
     from contextlib import ExitStack
 
-    from isthmus.address import Address
-    from isthmus.border.ranges import Ranges
     from isthmus.daemon.control import find_socket
     from isthmus.daemon.program import Program, route_to, temporary_agent
 
+    signal.signal(signal.SIGTERM, _leave)
+    listens = output.port_ranges("--listen", listen) if listen is not None else None
+    resolver = output.ip_address("--dns", dns) if dns is not None else None
     with ExitStack() as stack:
         if gateway is not None:
-            far = Address.parse(gateway)
+            far = output.ip_address("--gateway", gateway)
             near = interface or route_to(far)
             where = stack.enter_context(temporary_agent(gateway=far, interface=near, transport=transport))
         else:
             where = find_socket(socket, config)
-        listens = Ranges.parse(listen) if listen else None
         program = Program(where, ports=ports, whole=whole, listen=listens, remote=remote, remote_port=remote_port)
         stack.callback(program.close)
         if show:
             held = program.grant.ports or "all ports"
             typer.echo(f"isthmus: {program.grant.address} {held}", err=True)
-        status = program.run(command, resolver=Address.parse(dns) if dns else None)
+        try:
+            status = program.run(command, resolver=resolver)
+        except (FileNotFoundError, PermissionError) as error:
+            typer.echo(f"isthmus: {command[0]}: {error.strerror}", err=True)
+            status = 127 if isinstance(error, FileNotFoundError) else 126
     raise typer.Exit(status)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """End in order, so that namespace, device and lease are given back."""
+    raise SystemExit(128 + number)

@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from isthmus.cli import output
 
+
+@output.plain_errors
 def up(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file; see examples/.")],
     *,

@@ -38,6 +38,8 @@ DEFEND_SECONDS = 10.0
 MOST_ANNOUNCED = 1024
 """Of a larger pool the first addresses are announced; neighbours ask for the others."""
 
+_AT_ONCE = 64
+"Frames that are read before others in the event loop have their turn."
 _ETH_P_ARP = 0x0806
 _BROADCAST = b"\xff" * 6
 _HEADER = bytes.fromhex("0001080006040001")
@@ -194,7 +196,7 @@ class Attraction:
     def _read(self) -> None:
         assert self._socket is not None
         with contextlib.suppress(BlockingIOError, OSError):
-            while True:
+            for _ in range(_AT_ONCE):
                 frame, where = self._socket.recvfrom(2048)
                 if where[2] != socket.PACKET_OUTGOING and len(frame) >= _FRAME_OCTETS:
                     self._judge(frame)

@@ -14,6 +14,7 @@ import json
 import os
 import select
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from isthmus.errors import IsthmusError
 
 LINE_LIMIT = 1 << 20
 """Longest request in octets."""
+RUN_VARIABLE = "ISTHMUS_RUN"
+"""Names the folder of control sockets, for those who do not say which socket; the lab's shells set it."""
+_ASKED_OF = {"host": ("acquire", "release", "query"), "gateway": ("revoke", "who-had", "multicast")}
 
 
 class ControlError(IsthmusError):
@@ -95,12 +99,19 @@ class ControlServer:
             request = json.loads(line)
             handler = self._handlers.get(request["do"])
             if handler is None:
-                return {"ok": False, "error": f"{request['do']!r} is not one of {', '.join(sorted(self._handlers))}"}
+                return {"ok": False, "error": self._unknown(request["do"])}
             return {"ok": True, "result": await handler(request, connection)}
         except IsthmusError as error:
             return {"ok": False, "error": str(error)}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return {"ok": False, "error": f"not a request: {error!r}"}
+
+    def _unknown(self, verb: object) -> str:
+        known = ", ".join(sorted(self._handlers))
+        for whom, verbs in _ASKED_OF.items():
+            if isinstance(verb, str) and verb in verbs:
+                return f"this is asked of a {whom}, and the daemon at {self._path} is none (it knows {known})"
+        return f"{verb!r} is not one of {known}"
 
 
 class ControlClient:
@@ -147,6 +158,17 @@ class ControlClient:
         except (OSError, ValueError) as error:
             raise ControlError(f"the daemon went away: {error}") from error
         raise ControlError("the daemon went away without an answer")
+
+    def demand_same_network(self) -> None:
+        """See that the daemon is in our network namespace: what it leases is on devices there.
+
+        Raises:
+            ControlError: it is in another.
+        """
+        process, _, _ = struct.unpack("=iII", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        with contextlib.suppress(OSError):
+            if not Path("/proc/self/ns/net").samefile(f"/proc/{process}/ns/net"):
+                raise ControlError(f"the daemon (process {process}) is in another network namespace: do this there")
 
     def wait_events(self, seconds: float) -> list[dict[str, Any]]:
         """Take the events that have come, waiting for the first one.
@@ -197,15 +219,13 @@ def call(path: Path | str, request: Mapping[str, Any]) -> Any:
         client.close()
 
 
-def find_socket(
-    socket_path: Path | None = None, config: Path | None = None, *, run: Path = Path("/run/isthmus")
-) -> Path:
+def find_socket(socket_path: Path | None = None, config: Path | None = None, *, run: Path | None = None) -> Path:
     """Find the control socket that a command means.
 
     Args:
         socket_path: What ``--socket`` said.
         config: What ``--config`` said.
-        run: Where daemons put their sockets by default.
+        run: Where daemons put their sockets; None: where ISTHMUS_RUN says, or the default.
 
     Raises:
         ControlError: there is none, or more than one.
@@ -217,6 +237,7 @@ def find_socket(
         from isthmus.daemon.config import load
 
         return load(config).control_socket
+    run = run or Path(os.environ.get(RUN_VARIABLE) or "/run/isthmus")
     found = sorted(run.glob("*.sock"))
     if len(found) == 1:
         return found[0]

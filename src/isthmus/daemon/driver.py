@@ -15,8 +15,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from isthmus.border.effect import Bind, Deregister, Ending, Peer, Plan, Register, Send, Unbind, in_order
+from isthmus.border.binding import BindingKey
+from isthmus.border.effect import Bind, Deregister, Peer, Plan, Register, Remember, Send, Unbind, in_order
 from isthmus.border.verdict import Violation
 from isthmus.daemon.clock import Clock
 from isthmus.daemon.messages import Message, log
@@ -30,6 +32,8 @@ from isthmus.wire.rsip.parameter import Error
 
 REST_MARGIN = 3600.0
 """How far back resting resources are read from the store, in seconds; more than any rest."""
+AFTER_FAILURE_SECONDS = 0.5
+"""How long to do nothing after store or plane have failed: what has run out meanwhile is due again at once."""
 
 
 class GatewayDriver:
@@ -62,6 +66,8 @@ class GatewayDriver:
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self.gateway = make_gateway()
         self._refused: Counter[ErrorCode | str] = Counter()
+        # What was programmed by the end of the last batch.
+        self._standing: set[BindingKey] = set()
         self.batches = 0
         self.granted = 0
 
@@ -77,6 +83,7 @@ class GatewayDriver:
         self._refused = self.refusals
         self.gateway = self._make_gateway()
         held = [(each.binding, each.lease) for each in kept.bindings]
+        self._standing = {binding.key for binding, _ in held}
         self.gateway.restore(kept.registrations, held, kept.answers, kept.resting, now=now)
         if kept.registrations:
             log(Message.RESTORED, hosts=len(kept.registrations), bindings=len(held))
@@ -135,20 +142,20 @@ class GatewayDriver:
 
     async def _carry_out(self, plan: Plan) -> None:
         self.batches += 1
+        durable = False
         try:
             self._plane.apply(plan.unprogram)
             if plan.persist:
                 loop, now = asyncio.get_running_loop(), self._clock.now()
                 await loop.run_in_executor(self._disk, lambda: self._store.commit(plan.persist, now=now))
+            durable = True
             self._program(plan)
-        except StoreError as error:
-            log(Message.STORE_FAILED, error=str(error))
+        except (StoreError, PlaneError) as error:
+            log(Message.STORE_FAILED if isinstance(error, StoreError) else Message.PLANE_FAILED, error=str(error))
+            if durable:
+                self._take_back(plan)
             self._begin_again(plan)
-            return
-        except PlaneError as error:
-            log(Message.PLANE_FAILED, error=str(error))
-            self._take_back(plan)
-            self._begin_again(plan)
+            await asyncio.sleep(AFTER_FAILURE_SECONDS)
             return
         for each in plan.answer:
             self._send(each.data, each.peer)
@@ -156,14 +163,38 @@ class GatewayDriver:
 
     def _program(self, plan: Plan) -> None:
         self._plane.apply(plan.program)
-        self.granted += sum(isinstance(each, Bind) for each in plan.program)
+        self._standing.difference_update(each.key for each in plan.unprogram if isinstance(each, Unbind))
+        bound = [each.binding.key for each in plan.program if isinstance(each, Bind)]
+        self._standing.update(bound)
+        self.granted += len(bound)
 
     def _take_back(self, plan: Plan) -> None:
-        """What is durable but cannot be programmed was never granted: end it in plane and store."""
-        back = [Unbind(key=each.binding.key, ending=Ending.REVOKED) for each in plan.program if isinstance(each, Bind)]
+        """What is durable but cannot be programmed was never granted: end it in plane and store.
+
+        What stood before stands on: a binding that has lent ports to a new one gets them back. A copy of a request
+        that was answered 104 is answered 104.
+        """
+        before = self._standing
+        new = [e.binding.key for e in plan.program if isinstance(e, Bind) and e.binding.key not in before]
+        owners = {key.owner for key in new}
+        answers = {(each.peer.owner, each.data): each for each in plan.answer}
+        forgotten = [
+            replace(each, answer=_internal_error(answers[each.owner, each.answer]))
+            for each in plan.persist
+            if isinstance(each, Remember) and each.owner in owners and (each.owner, each.answer) in answers
+        ]
         try:
-            self._plane.apply(back)
-            self._store.commit(back, now=self._clock.now())
+            self.restore()
+            now = self._clock.now()
+            for key in new:
+                self.gateway.revoke(key, now=now)
+            back = in_order(self.gateway.next_effects())
+            # A plane that is away or refuses has none of it; should it have some, it refuses who is given it next.
+            try:
+                self._plane.apply(back.unprogram)
+            except PlaneError as error:
+                log(Message.PLANE_FAILED, error=str(error))
+            self._store.commit((*back.persist, *forgotten), now=now)
         except IsthmusError as error:
             log(Message.STORE_FAILED, error=str(error))
 
@@ -175,11 +206,18 @@ class GatewayDriver:
         except IsthmusError as error:
             log(Message.STORE_FAILED, error=str(error))
         for each in plan.answer:
-            self._send(_internal_error(each), each.peer)
+            if not _is_unasked(each):
+                self._send(_internal_error(each), each.peer)
 
     def stop(self) -> None:
         """Let the disk thread finish."""
         self._disk.shutdown(wait=True)
+
+
+def _is_unasked(message: Send) -> bool:
+    """Whether nobody waits for a message: it tells of an end, and goes out when that has come (RFC 3103 §10.1)."""
+    counter = parse(message.data).message_counter
+    return counter is not None and counter.value == 0
 
 
 def _internal_error(answer: Send) -> bytes:

@@ -102,6 +102,7 @@ class Exposure:
             self._request["on"] = device
         self._doorbell: Doorbell | None = None
         self._agent = ControlClient(agent)
+        self._agent.demand_same_network()
         self._table = f"isthmus_expose_{secrets.token_hex(4)}"
         try:
             self._take(self._agent.request(self._request))
@@ -199,8 +200,8 @@ class Doorbell:
         self._socket.bind((device, _ETH_P_IP))
 
     def rings(self, address: Address, port: int) -> Iterator[Caller]:
-        """Who has called a port of an address since the last time."""
-        with contextlib.suppress(BlockingIOError):
+        """Who has called a port of an address since the last time; nobody where the device is down or gone."""
+        with contextlib.suppress(OSError):
             while True:
                 octets, source = self._socket.recvfrom(128)
                 if source[2] == _PACKET_OUTGOING:

@@ -254,6 +254,9 @@ class GatewayRole:
         ended = [str(key) for key in keys if gateway.revoke(key, now=now)]
         if not ended:
             what = f"binding {owner}#{bind_id}" if bind_id is not None else f"{address}{f':{port}' if port else ''}"
-            raise ControlError(f"nobody holds {what}, and it is no host that is registered")
+            raise ControlError(
+                f"nobody holds {what}"
+                + (", and no host registered from there" if port is None and bind_id is None else "")
+            )
         self._driver.nudge()
         return {"bindings": ended, "registration": None}

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.crossing import TunnelKind
 from isthmus.border.effect import Ending, Peer
 from isthmus.daemon import config as configuration
@@ -47,6 +48,8 @@ from isthmus.wire.rsip.codes import PORT
 AGAIN_SECONDS = 2.0
 """How long to wait before asking again a gateway that does not answer, or refuses."""
 ACQUIRE_SECONDS = 15.0
+_NAME = re.compile(r"(?=.*[^0-9.])[^\s.]+(\.[^\s.]+)*\.?")
+"A DNS name; the last label of one is never a number alone (RFC 3696 §2)."
 _TUNNELS = {None: (), "ipip": (TunnelKind.IPIP,), "gre": (TunnelKind.GRE,)}
 
 
@@ -91,6 +94,8 @@ class HostRole:
         self._wake = asyncio.Event()
         self._book = _Book()
         self._registering = False
+        self._unregistered: Refused | None = None
+        "Why the gateway does not know us."
 
     @property
     def is_registered(self) -> bool:
@@ -190,7 +195,7 @@ class HostRole:
     def _handle(self, event: Event) -> None:
         match event:
             case Registered():
-                self._registering = False
+                self._registering, self._unregistered = False, None
                 self._settlement.admit(self._gateway, client_id=event.client_id, expires_at=event.expires_at)
             case Assigned():
                 self._assigned(event)
@@ -269,6 +274,7 @@ class HostRole:
                 query.set_exception(ControlError(self._complaint(event)))
         elif want is None:
             if self._host.client_id is None:
+                self._unregistered = event
                 self._register_later()
         elif want.stands:
             self._later(want)
@@ -277,9 +283,11 @@ class HostRole:
 
     def _complaint(self, event: Refused) -> str:
         """Why a request came to nothing, for who asked."""
-        if not self._client_id or not event.code:
+        if not self._client_id and self._unregistered is not None:
+            event = self._unregistered
+        if not event.code or (not self._client_id and self._unregistered is None):
             where = f"the gateway {self._gateway} port {self._section.port}"
-            return f"{where} does not answer: {event.problem}. Is it running, and does no firewall stand between?"
+            return f"{where} does not answer. Is it running, and does no firewall stand between?"
         return f"the gateway says no: {event.problem}; see 'isthmus explain {int(event.code)}'"
 
     def _fail(self, want: Want, problem: str) -> None:
@@ -399,5 +407,10 @@ def _sorted_out(what: list[str]) -> tuple[list[Address], list[Prefix], list[str]
         except ValueError as error:
             if "/" in each:
                 raise ControlError(f"{each} is no network: {error}") from error
+            if not _NAME.fullmatch(each):
+                raise ControlError(f"{each!r} is no address, no network and no name") from error
             names.append(each)
+        else:
+            if networks and networks[-1].address.family is not Family.IPV4:
+                raise ControlError(f"{each}: RSIP can ask about IPv4 networks only (RFC 3103 section 8.1)")
     return addresses, networks, names

@@ -13,6 +13,7 @@ from isthmus.daemon.clock import Clock
 from isthmus.daemon.config import Config
 from isthmus.daemon.control import ControlServer, Handler
 from isthmus.daemon.messages import Message, configure, log
+from isthmus.daemon.occupancy import occupy
 
 
 class Role(Protocol):
@@ -65,13 +66,15 @@ def serve(config: Config, *, verbose: bool = False) -> None:
 
 
 async def _serve(config: Config) -> None:
-    clock = Clock(config.isthmus.run / f"{config.isthmus.name}.clock")
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(clock.forget)
         roles: list[Role] = []
         control = ControlServer(config.control_socket, Verbs(roles))
         await control.start()
         stack.push_async_callback(control.stop)
+        stack.enter_context(occupy(config.realm))
+        # Only now: another daemon of this name has its clock in the same file.
+        clock = Clock(config.isthmus.run / f"{config.isthmus.name}.clock")
+        stack.callback(clock.forget)
         for make in _roles(config):
             role = make(config, clock)
             stack.callback(role.stop)

@@ -6,6 +6,7 @@ No I/O and no clock. Members are kept by their private address.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from isthmus.address import Address, Prefix
@@ -18,6 +19,8 @@ RESPONSE_SECONDS = 10.0
 LAST_MEMBER_SECONDS = 1.0
 """And one about a group that somebody left (§8.8)."""
 MOST_GROUPS = 1024
+MOST_GROUPS_OF_ONE = 128
+"""Who joins more is not heard about them: one host must not have all the groups there can be."""
 MOST_MEMBERS = 4096
 
 _LINK_LOCAL = Prefix.parse("224.0.0.0/24")
@@ -37,6 +40,7 @@ class Members:
         self.interval_seconds = ROBUSTNESS * query_seconds + RESPONSE_SECONDS
         "How long a member stays that says nothing more (RFC 3376 §8.4)."
         self._until: dict[Address, dict[Address, float]] = {}
+        self._groups_of: Counter[Address] = Counter()
 
     def is_carried(self, group: Address) -> bool:
         """Whether a group is forwarded if somebody listens."""
@@ -73,13 +77,15 @@ class Members:
         return left
 
     def _enter(self, member: Address, group: Address, until: float) -> None:
-        members = self._until.get(group)
-        if members is None:
-            if len(self._until) >= MOST_GROUPS:
+        members = self._until.get(group, {})
+        if member not in members:
+            if self._groups_of[member] >= MOST_GROUPS_OF_ONE or len(members) >= MOST_MEMBERS:
                 return
-            members = self._until[group] = {}
-        if member in members or len(members) < MOST_MEMBERS:
-            members[member] = until
+            if group not in self._until and len(self._until) >= MOST_GROUPS:
+                return
+            self._groups_of[member] += 1
+        members[member] = until
+        self._until[group] = members
 
     def expire(self, *, now: float) -> None:
         """Forget who said nothing for too long."""
@@ -87,5 +93,8 @@ class Members:
             members = self._until[group]
             for member in [each for each, until in members.items() if until <= now]:
                 del members[member]
+                self._groups_of[member] -= 1
+                if not self._groups_of[member]:
+                    del self._groups_of[member]
             if not members:
                 del self._until[group]

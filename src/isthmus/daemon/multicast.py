@@ -23,6 +23,7 @@ import ctypes
 import errno
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -44,7 +45,11 @@ _ETH_P_IP, _SO_ATTACH_FILTER = 0x0800, 26
 _IGMP_ONLY = ((0x30, 0, 0, 9), (0x15, 0, 1, igmp.PROTOCOL), (0x06, 0, 0, 0xFFFF), (0x06, 0, 0, 0))
 "Load the protocol; if it is IGMP take the packet, else nothing."
 _MOST_ROUTES = 4096
+_GROUPS_OF_A_SOCKET = 16
+"The kernel lets a socket join 20 groups (net.ipv4.igmp_max_memberships); a socket for each would be too many."
 _TICK_SECONDS = 1.0
+_AT_ONCE = 64
+"Messages that are read before others in the event loop have their turn."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +93,8 @@ class MulticastProxy:
         self.members = members
         self._query_seconds = query_seconds
         self._now = now
-        self._joined: dict[Address, socket.socket] = {}
+        self._joined: dict[Address, socket.socket | None] = {}
+        "None where the kernel refused; it is tried again when somebody joins or leaves."
         self._routes: dict[tuple[Address, Address], tuple[int, tuple[int, ...]]] = {}
         self._next_query = 0.0
         self._asked: dict[Address, tuple[int, float]] = {}
@@ -116,8 +122,9 @@ class MulticastProxy:
             with contextlib.suppress(RuntimeError):
                 asyncio.get_running_loop().remove_reader(each)
             each.close()
-        for each in self._joined.values():
-            each.close()
+        for joined in set(self._joined.values()) - {None}:
+            assert joined is not None
+            joined.close()
         self._joined.clear()
 
     # Members
@@ -125,7 +132,7 @@ class MulticastProxy:
     def _hear(self) -> None:
         """Read what hosts say about groups."""
         with contextlib.suppress(BlockingIOError, OSError):
-            while True:
+            for _ in range(_AT_ONCE):
                 packet, where = self._ears.recvfrom(2048)
                 if where[2] == socket.PACKET_OUTGOING or len(packet) < 20:
                     continue
@@ -140,6 +147,8 @@ class MulticastProxy:
                 self._follow()
 
     def _tick(self) -> None:
+        # First of all: whatever goes wrong below, there is another time.
+        self._tick_timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
         now = self._now()
         self.members.expire(now=now)
         if now >= self._next_query:
@@ -152,7 +161,6 @@ class MulticastProxy:
                 if left <= 1:
                     del self._asked[group]
         self._follow()
-        self._tick_timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
 
     def _ask(self, group: Address | None, seconds: float) -> None:
         query = igmp.emit_query(
@@ -168,20 +176,45 @@ class MulticastProxy:
         """Join and leave on the far side as members do here, and let the routes follow."""
         wanted = {group for group, _ in self.members}
         changed = wanted ^ self._joined.keys()
-        for group in self._joined.keys() - wanted:
-            self._joined.pop(group).close()
+        for group in [each for each, joined in self._joined.items() if each not in wanted or (changed and not joined)]:
+            self._leave(group)
         for group in wanted - self._joined.keys():
-            self._joined[group] = _join(group, self._legs.far)
+            self._joined[group] = self._join(group)
         for source, group in list(self._routes):
             if group in changed:
                 self._route(source, group, self._routes[source, group][0])
+
+    def _join(self, group: Address) -> socket.socket | None:
+        """Join a group on the far side, by a socket that has room or a new one; None if the kernel refuses."""
+        used = Counter(self._joined.values())
+        room = next((each for each, groups in used.items() if each and groups < _GROUPS_OF_A_SOCKET), None)
+        member = room
+        try:
+            member = member or socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, _membership(group, self._legs.far))
+        except OSError:
+            if member is not None and room is None:
+                member.close()
+            return None
+        return member
+
+    def _leave(self, group: Address) -> None:
+        """Leave a group on the far side; the socket goes with its last."""
+        member = self._joined.pop(group)
+        if member is None:
+            return
+        if member not in self._joined.values():
+            member.close()
+            return
+        with contextlib.suppress(OSError):
+            member.setsockopt(socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, _membership(group, self._legs.far))
 
     # Routes
 
     def _serve_router(self) -> None:
         """Read the kernel's questions for routes; what else comes here are copies of IGMP."""
         with contextlib.suppress(BlockingIOError, OSError):
-            while True:
+            for _ in range(_AT_ONCE):
                 octets = self._router.recv(2048)
                 if len(octets) >= _UPCALL_OCTETS and octets[9] == 0 and octets[8] == _NO_CACHE:
                     source, group = Address.from_octets(octets[12:16]), Address.from_octets(octets[16:20])
@@ -273,10 +306,10 @@ def _open_ears(interface: str) -> socket.socket:
     return opened
 
 
-def _join(group: Address, interface: str) -> socket.socket:
-    """Join a group on an interface for as long as the socket is open, from that interface's address."""
-    member = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with contextlib.suppress(OSError):
-        request = struct.pack("=4s4si", group.octets, bytes(4), socket.if_nametoindex(interface))
-        member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
-    return member
+def _membership(group: Address, interface: str) -> bytes:
+    """``struct ip_mreqn``: a group on an interface, from that interface's address.
+
+    Raises:
+        OSError: there is no such interface.
+    """
+    return struct.pack("=4s4si", group.octets, bytes(4), socket.if_nametoindex(interface))

@@ -78,6 +78,7 @@ class Program:
         self._step = ports
         self._peer = {"remote": remote, "remote_port": remote_port}
         self._agent = ControlClient(socket)
+        self._agent.demand_same_network()
         self._device = devices.create(f"ist{token}", mtu=1480)
         try:
             self.grant = self._acquire(ports=ports, whole=whole)
@@ -138,7 +139,13 @@ class Program:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
             try:
                 child = subprocess.Popen(command, preexec_fn=_with_default_interrupt(enter))  # noqa: PLW1509
-                return self._watch(child)
+                try:
+                    return self._watch(child)
+                except BaseException:
+                    # Who ends us ends the program: what it runs on goes with us.
+                    child.terminate()
+                    child.wait()
+                    raise
             finally:
                 signal.signal(signal.SIGINT, before)
 
@@ -237,7 +244,7 @@ def temporary_agent(*, gateway: Address, interface: str, transport: str = "udp")
                 assert agent.stdout is not None
                 if agent.stdout.readline().strip() != "ready":
                     log.seek(0)
-                    raise ControlError(f"the host daemon did not start: {log.read().strip()}")
+                    raise ControlError(f"the host daemon did not start: {log.read().strip().removeprefix('isthmus: ')}")
                 yield Path(folder, "host.sock")
             finally:
                 agent.terminate()

@@ -172,14 +172,20 @@ class RemotePlane:
     # --- violations -----------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Ask for violations on a connection of its own; if it ends, ask again."""
+        """Ask for violations on a connection of its own; if it ends, ask again.
+
+        Where it has ended the endpoint may have been started anew, and forwards nothing before it is told what stands.
+        """
         self._deafen()
         try:
             self._watch = socket.socket(socket.AF_UNIX)
+            self._watch.settimeout(ANSWER_SECONDS)
             self._watch.connect(str(self._path))
             self._watch.sendall(b'{"do": "plane-violations"}\n')
             self._watch.setblocking(False)
-        except OSError:
+            if self._client is None:
+                self._connect()
+        except (OSError, PlaneError):
             self._deafen()
             self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._listen)
             return
@@ -194,6 +200,7 @@ class RemotePlane:
         except OSError:
             octets = b""
         if not octets:
+            self._hang_up()
             self._listen()
             return
         *lines, self._heard = (self._heard + octets).split(b"\n")

@@ -1,36 +1,29 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What edge networks have in common: addresses of both families, names, programs that go by name.
+"""What edge networks have in common: addresses of both families, and what is carried by what.
 
-Real dnsmasq answers, and real programs ask: they run with a ``/etc/resolv.conf`` of their own, in a mount
-namespace that ends with them. Captures are told apart by what is in an IP packet, outermost header first.
+Captures are told apart by what is in an IP packet, outermost header first.
 """
 
 from __future__ import annotations
 
-import getpass
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from pathlib import Path
-from subprocess import CompletedProcess
 
 from isthmus.lab import figure
 from isthmus.lab.capture import Captured
 from isthmus.lab.lab import Lab
-from isthmus.lab.node import ISTHMUS, Node, wait_until
+from isthmus.lab.node import wait_until
 from isthmus.lab.scenario import Setting
 from isthmus.lab.topology import Cable, End, LabError
 from isthmus.wire.transport import Protocol
 
 IPV6 = {"net.ipv6.conf.all.disable_ipv6": "0", "net.ipv6.conf.default.disable_ipv6": "0"}
-PACKAGES = ("openssh-server", "openssh-client", "dnsmasq-base", "bind9-dnsutils", "iperf3", "iputils-ping")
 GATEWAY6 = figure.GATEWAY_NEAR6
 FAR_NAME = "www.far.example"
 """The server that has no IPv6."""
 _ICMPV6, _HOP_BY_HOP, _IPV6 = 58, 0, 41
 _NEIGHBOUR_TYPES = range(133, 138)
-_FETCH = ("curl", "--silent", "--show-error", "--max-time", "10")
 
 
 def end(node: str, interface: str, *addresses: str) -> End:
@@ -72,112 +65,6 @@ def start_hosts(lab: Lab, configurations: Mapping[str, str]) -> None:
     for host in configurations:
         if not wait_until(lambda: bool(lab[host].isthmus("leases")), 10, every=0.1):  # noqa: B023 - called at once
             raise LabError(f"{host} got no lease within 10 seconds")
-
-
-# --- servers ----------------------------------------------------------------------------------
-
-
-def start_web(node: Node, *, ipv6: bool) -> None:
-    """Start the web server of the lab."""
-    words = ("::",) if ipv6 else ()
-    node.start("web", ISTHMUS[0], "-m", "isthmus.lab.web", str(requests_of(node)), *words, ready="ready")
-
-
-def requests_of(node: Node) -> Path:
-    """Where the web server of a node notes who asked."""
-    return node.directory / "requests.jsonl"
-
-
-def start_names(node: Node, address: str, hosts: Mapping[str, Sequence[str]]) -> None:
-    """Start dnsmasq at an address of a node; it knows these names and their addresses, and nobody else's."""
-    records = [f"--host-record={name},{','.join(addresses)}" for name, addresses in hosts.items()]
-    node.start(
-        "dnsmasq",
-        "dnsmasq",
-        "--keep-in-foreground",
-        "--log-facility=-",
-        "--conf-file=/dev/null",
-        "--no-resolv",
-        "--no-hosts",
-        "--local=/example/",
-        "--user=root",
-        "--bind-interfaces",
-        f"--listen-address={address}",
-        *records,
-        f"--pid-file={node.directory}/dnsmasq.pid",
-        ready="dnsmasq[",
-    )
-
-
-def start_sshd(node: Node, keys: Path) -> None:
-    """Start a throw-away sshd on all addresses of a node; its keys are one for all nodes of a network.
-
-    Args:
-        node: Where.
-        keys: The directory of the network's keys, made when it is not there.
-    """
-    if not keys.is_dir():
-        keys.mkdir(parents=True)
-        for key in ("host_key", "user_key"):
-            node.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(keys / key))
-        host_key = (keys / "host_key.pub").read_text(encoding="ascii")
-        (keys / "known_hosts").write_text(f"lab {host_key}", encoding="ascii")
-    settings = {
-        "HostKey": keys / "host_key",
-        "AuthorizedKeysFile": keys / "user_key.pub",
-        "PidFile": "none",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "UseDNS": "no",
-        "PasswordAuthentication": "no",
-        "PermitRootLogin": "prohibit-password",
-    }
-    words = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    node.start("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *words, ready="Server listening")
-
-
-def ssh(keys: Path, name: str, command: str) -> list[str]:
-    """The command line by which ssh runs a command at a host with such an sshd."""
-    settings = ("BatchMode=yes", "ConnectTimeout=10", "HostKeyAlias=lab", f"UserKnownHostsFile={keys / 'known_hosts'}")
-    options = [word for each in settings for word in ("-o", each)]
-    return ["ssh", "-i", str(keys / "user_key"), "-F", "none", *options, f"{getpass.getuser()}@{name}", command]
-
-
-def fetch(url: str, *options: str) -> list[str]:
-    """The command line by which curl fetches something."""
-    return [*_FETCH, *options, url]
-
-
-# --- programs ---------------------------------------------------------------------------------
-
-
-def by_name(node: Node, server: str, *command: str) -> CompletedProcess[str]:
-    """Run a program whose names are resolved by a DNS server."""
-    file = node.directory / "resolv.conf"
-    if not file.exists():
-        file.write_text(f"nameserver {server}\n", encoding="ascii")
-    enter = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
-    private = ("unshare", "--mount", "--propagation", "private")
-    return node.run(*private, "sh", "-c", enter, str(file), *command, check=False)
-
-
-def at_once(node: Node, server: str, *commands: Sequence[str]) -> list[CompletedProcess[str]]:
-    """Run several such programs at the same time, and return what came of each."""
-    with ThreadPoolExecutor(len(commands)) as pool:
-        return list(pool.map(lambda command: by_name(node, server, *command), commands))
-
-
-def words(done: CompletedProcess[str]) -> str:
-    """What a program said, in one line, and how it ended if not well."""
-    said = " ".join((done.stdout.strip() or done.stderr.strip()).split())[:200]
-    return f"exit code {done.returncode}: {said}" if done.returncode else said
-
-
-def look_up(node: Node, server: str, name: str) -> dict[str, list[str]]:
-    """What DNS says about a name, by type of record."""
-    asked = ("dig", "+short", "+tries=2", "+time=3", f"@{server}", name)
-    return {kind: node.run(*asked, kind, check=False).stdout.split() for kind in ("AAAA", "A")}
 
 
 # --- what was on a wire -----------------------------------------------------------------------

@@ -133,7 +133,8 @@ def parse(data: dict[str, Any], name: str) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key explains why another is missing.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         raise ConfigError(name, key=_dotted(first["loc"]), reason=_sentence(first)) from error
     _check_realms(config, name)
     if config.gateway is None and config.host is None and config.endpoint is None:
@@ -154,11 +155,13 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 def _sentence(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        return "is not a key of this table; see docs/cli.md and examples/ for the keys there are"
+        return "is not a key of this table; examples/ has every key there is"
     if error["type"] == "missing":
         return "is required"
     given = error.get("input")
-    return f"{message} (it says {given!r})" if isinstance(given, str | int | float) else message
+    if not isinstance(given, str | int | float) or str(given) in message:
+        return message
+    return f"{message} (it says {given!r})"
 
 
 def _check_realms(config: Config, name: str) -> None:
@@ -180,6 +183,10 @@ def _check_realms(config: Config, name: str) -> None:
             raise ConfigError(name, key="gateway.realm", reason="must be another realm than gateway.near")
     if config.host is not None:
         wanted.append(("host.near", config.host.near))
+        for at, lease in enumerate(config.host.lease):
+            if lease.device in interfaces:
+                reason = f"{lease.device!r} is the interface of a [[realm]]; a lease gets a device of its own, like rsip0"
+                raise ConfigError(name, key=f"host.lease[{at}].device", reason=reason)
     for key, realm in wanted:
         if realm not in names:
             raise ConfigError(

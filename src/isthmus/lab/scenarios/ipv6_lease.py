@@ -16,15 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from subprocess import CompletedProcess
 
 from isthmus.border.ranges import Ranges
-from isthmus.lab import edge, figure
+from isthmus.lab import edge, figure, stock
 from isthmus.lab.capture import IPV4, IPV6, Capture, capturing
-from isthmus.lab.edge import Carried, by_name
+from isthmus.lab.edge import Carried
 from isthmus.lab.lab import Lab
 from isthmus.lab.node import ISTHMUS
 from isthmus.lab.privilege import missing_tools
 from isthmus.lab.scenario import Check, Scenario, Setting
 from isthmus.lab.scenarios import ipv6_local, two_hosts
 from isthmus.lab.scenarios.ipv6_local import HOSTS6, keys
+from isthmus.lab.stock import by_name
 from isthmus.lab.topology import LabError
 from isthmus.lab.web import ECHO_PORT
 
@@ -37,17 +38,17 @@ _LARGE_DATAGRAM = 4000
 
 def start(lab: Lab, setting: Setting) -> None:
     """Start the servers and the names, then the gateway and both hosts."""
-    if missing := missing_tools(*edge.PACKAGES):
+    if missing := missing_tools(*stock.PACKAGES):
         raise LabError(missing)
     server = lab["server"]
-    edge.start_web(server, ipv6=False)
-    edge.start_sshd(server, keys(lab))
+    stock.start_web(server, ipv6=False)
+    stock.start_sshd(server, keys(lab))
     for at, host in enumerate(HOSTS6):
         port = str(5201 + at)
         server.start(f"iperf3-{host}", "iperf3", "--server", "--forceflush", "--port", port, ready="Server listening")
-    edge.start_names(lab["gateway"], edge.GATEWAY6, {edge.FAR_NAME: (figure.SERVER,)})
+    stock.start_names(lab["gateway"], edge.GATEWAY6, {edge.FAR_NAME: (figure.SERVER,)})
     lab["gateway"].up(edge.gateway_configuration(lab, setting, edge.GATEWAY6))
-    edge.start_hosts(lab, {host: edge.host_configuration(lab, setting, host) for host in HOSTS6})
+    edge.start_hosts(lab, {host: edge.host_configuration(lab, setting, host, ("0.0.0.0/0",)) for host in HOSTS6})
 
 
 def play(lab: Lab, _setting: Setting) -> Iterator[Check]:
@@ -80,10 +81,10 @@ _Outcome = dict[str, tuple[CompletedProcess[str], bool]]
 
 def _programs(lab: Lab) -> Iterator[tuple[str, _Outcome]]:
     """Run each program on both hosts at the same time, by name; what is said, and whether it is right."""
-    page = edge.fetch(f"http://{edge.FAR_NAME}/octets/{_TRANSFER}", "--output", "/dev/null")
+    page = stock.fetch(f"http://{edge.FAR_NAME}/octets/{_TRANSFER}", "--output", "/dev/null")
     page += ["--write-out", "%{size_download} %{local_ip}"]
     yield "curl", _on_both(lab, page, f"{_TRANSFER} {figure.SHARED}")
-    ssh = edge.ssh(keys(lab), edge.FAR_NAME, 'echo "$SSH_CONNECTION"')
+    ssh = stock.ssh(keys(lab), edge.FAR_NAME, 'echo "$SSH_CONNECTION"')
     yield "ssh", _on_both(lab, ssh, f"{figure.SHARED} ")
     ping = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "3", edge.FAR_NAME]
     yield "ping", _on_both(lab, ping, "3 received")
@@ -105,7 +106,7 @@ def _on_both(lab: Lab, command: list[str], expected: str) -> _Outcome:
 
 def _judge(name: str, outcome: _Outcome) -> Iterator[Check]:
     for host, (done, right) in outcome.items():
-        said = edge.words(done) if done.returncode or name in {"curl", "ssh"} else _end_of(done.stdout)
+        said = stock.words(done) if done.returncode or name in {"curl", "ssh"} else _end_of(done.stdout)
         yield Check(f"{host}: {name}", done.returncode == 0 and right, said)
 
 
@@ -181,7 +182,7 @@ def _path_mtu(lab: Lab) -> Iterator[Check]:
     whole = lab["host-a"].run(*ping, "-s", str(_LARGEST_ECHO), figure.SERVER, check=False)
     more = lab["host-a"].run(*ping, "-s", str(_LARGEST_ECHO + 1), figure.SERVER, check=False)
     ok = whole.returncode == 0 and more.returncode != 0
-    text = f"{_MTU} octets: {_end_of(whole.stdout)}; one more: {edge.words(more)[-60:]}"
+    text = f"{_MTU} octets: {_end_of(whole.stdout)}; one more: {stock.words(more)[-60:]}"
     yield Check("outward: what fits goes whole, and not one octet more", ok, text)
     server = lab["server"].start("whole", ISTHMUS[0], "-c", _WHOLE, ready="ready")
     lab["host-a"].run(ISTHMUS[0], "-c", _CALL, figure.SERVER, "9", "10", check=False)
@@ -190,7 +191,7 @@ def _path_mtu(lab: Lab) -> Iterator[Check]:
     words = (ISTHMUS[0], "-c", _CALL, figure.SERVER, str(ECHO_PORT), str(_LARGE_DATAGRAM))
     done = lab["host-b"].run(*words, check=False)
     ok = done.returncode == 0 and done.stdout.strip() == str(_LARGE_DATAGRAM)
-    yield Check("a datagram that may be cut comes whole, both ways", ok, f"{edge.words(done)} octets echoed")
+    yield Check("a datagram that may be cut comes whole, both ways", ok, f"{stock.words(done)} octets echoed")
 
 
 SCENARIO = Scenario(

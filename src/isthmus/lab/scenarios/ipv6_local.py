@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from isthmus.lab import edge, figure
+from isthmus.lab import edge, figure, stock
 from isthmus.lab.capture import IPV4, IPV6, Capture, capturing
-from isthmus.lab.edge import Carried, by_name, cable, end
+from isthmus.lab.edge import Carried, cable, end
 from isthmus.lab.lab import Lab
 from isthmus.lab.privilege import missing_tools
 from isthmus.lab.scenario import Check, Scenario, Setting
 from isthmus.lab.scenarios import two_hosts
+from isthmus.lab.stock import by_name
 from isthmus.lab.topology import OPEN_FORWARDING, LabError, Network, NodePlan
 
 NAME = "ipv6-local"
@@ -59,13 +60,13 @@ def network(name: str, *, ipv4: bool) -> Network:
 
 def start(lab: Lab, setting: Setting) -> None:
     """Start the servers and the names, then the gateway and the one host that wants a lease."""
-    if missing := missing_tools(*edge.PACKAGES):
+    if missing := missing_tools(*stock.PACKAGES):
         raise LabError(missing)
-    edge.start_web(lab["server"], ipv6=False)
-    edge.start_web(lab[ANSWERS], ipv6=True)
-    edge.start_sshd(lab[ANSWERS], keys(lab))
+    stock.start_web(lab["server"], ipv6=False)
+    stock.start_web(lab[ANSWERS], ipv6=True)
+    stock.start_sshd(lab[ANSWERS], keys(lab))
     both = {NEIGHBOUR: (figure.HOSTS[ANSWERS], HOSTS6[ANSWERS]), edge.FAR_NAME: (figure.SERVER,)}
-    edge.start_names(lab["gateway"], edge.GATEWAY6, both)
+    stock.start_names(lab["gateway"], edge.GATEWAY6, both)
     lab["gateway"].up(edge.gateway_configuration(lab, setting, edge.GATEWAY6, figure.GATEWAY_NEAR))
     edge.start_hosts(lab, {ASKS: edge.host_configuration(lab, setting, ASKS)})
 
@@ -77,13 +78,13 @@ def keys(lab: Lab) -> Path:
 
 def play(lab: Lab, _setting: Setting) -> Iterator[Check]:
     """Go by name: to the neighbour, to the server far away, then to both at the same time."""
-    records = {name: edge.look_up(lab[ASKS], edge.GATEWAY6, name) for name in (NEIGHBOUR, edge.FAR_NAME)}
+    records = {name: stock.look_up(lab[ASKS], edge.GATEWAY6, name) for name in (NEIGHBOUR, edge.FAR_NAME)}
     yield from names(records, ok=bool(records[NEIGHBOUR]["A"]))
-    before = two_hosts.leased_ports(lab), _carried_by(lab)
+    before = two_hosts.leased_ports(lab), carried_by(lab)
     with capturing(lab["lan"], ASKS, ethertypes=(IPV4, IPV6)) as near:
         yield from _to_the_neighbour(lab)
     yield _only(Carried.IPV6, near, f"between {ASKS} and {ANSWERS} there is nothing but plain IPv6")
-    after = two_hosts.leased_ports(lab), _carried_by(lab)
+    after = two_hosts.leased_ports(lab), carried_by(lab)
     yield Check("nothing of it concerns the gateway or a lease", before == after, f"{after[1]} packets in tunnels")
     yield from _both_at_once(lab)
     yield _ipv4_would_do(lab)
@@ -98,24 +99,26 @@ def names(records: dict[str, dict[str, list[str]]], *, ok: bool) -> Iterator[Che
         yield Check(f"DNS knows {name}", right and bool(of_far), text)
 
 
-def _carried_by(lab: Lab) -> int:
+def carried_by(lab: Lab) -> int:
+    """How many packets of hosts the gateway has forwarded."""
     counters = lab["gateway"].isthmus("counters")
     return sum(count for reason, count in counters.items() if reason.startswith("FORWARDED"))
 
 
 def _to_the_neighbour(lab: Lab) -> Iterator[Check]:
-    done = by_name(lab[ASKS], edge.GATEWAY6, *edge.fetch(f"http://{NEIGHBOUR}/"))
-    yield _came_from(f"curl to {NEIGHBOUR}", done, f"You are {HOSTS6[ASKS]} ")
+    done = by_name(lab[ASKS], edge.GATEWAY6, *stock.fetch(f"http://{NEIGHBOUR}/"))
+    yield came_from(f"curl to {NEIGHBOUR}", done, f"You are {HOSTS6[ASKS]} ")
     done = by_name(lab[ASKS], edge.GATEWAY6, *_ssh(lab))
-    yield _came_from(f"ssh to {NEIGHBOUR}", done, f"{HOSTS6[ASKS]} ")
+    yield came_from(f"ssh to {NEIGHBOUR}", done, f"{HOSTS6[ASKS]} ")
 
 
 def _ssh(lab: Lab, more: str = "") -> list[str]:
-    return edge.ssh(keys(lab), NEIGHBOUR, f'echo "$SSH_CONNECTION"{more}')
+    return stock.ssh(keys(lab), NEIGHBOUR, f'echo "$SSH_CONNECTION"{more}')
 
 
-def _came_from(name: str, done: CompletedProcess[str], expected: str) -> Check:
-    return Check(name, done.returncode == 0 and done.stdout.startswith(expected), edge.words(done))
+def came_from(name: str, done: CompletedProcess[str], expected: str) -> Check:
+    """Judge a program by how what it said begins: with the address that the server has seen."""
+    return Check(name, done.returncode == 0 and done.stdout.startswith(expected), stock.words(done))
 
 
 def _only(kind: Carried, capture: Capture, name: str) -> Check:
@@ -126,11 +129,11 @@ def _only(kind: Carried, capture: Capture, name: str) -> Check:
 def _both_at_once(lab: Lab) -> Iterator[Check]:
     """One call within the edge network, one out of it, at the same time."""
     with capturing(lab["lan"], ASKS, ethertypes=(IPV4, IPV6)) as near:
-        inside, outside = edge.at_once(
-            lab[ASKS], edge.GATEWAY6, _ssh(lab, "; sleep 1"), edge.fetch(f"http://{edge.FAR_NAME}/seconds/1")
+        inside, outside = stock.at_once(
+            lab[ASKS], edge.GATEWAY6, _ssh(lab, "; sleep 1"), stock.fetch(f"http://{edge.FAR_NAME}/seconds/1")
         )
-    yield _came_from(f"both at once: ssh to {NEIGHBOUR} over IPv6", inside, f"{HOSTS6[ASKS]} ")
-    yield _came_from(f"both at once: curl to {edge.FAR_NAME} by the lease", outside, f"You are {figure.SHARED} ")
+    yield came_from(f"both at once: ssh to {NEIGHBOUR} over IPv6", inside, f"{HOSTS6[ASKS]} ")
+    yield came_from(f"both at once: curl to {edge.FAR_NAME} by the lease", outside, f"You are {figure.SHARED} ")
     held = two_hosts.leased_ports(lab).get(HOSTS6[ASKS])
     port = two_hosts.requests(lab)[-1]["port"]
     yield Check(f"the server saw a port of {ASKS}'s lease", held is not None and port in held, f"{port} of {held}")
@@ -141,8 +144,8 @@ def _both_at_once(lab: Lab) -> Iterator[Check]:
 
 def _ipv4_would_do(lab: Lab) -> Check:
     """The other way is open, so that IPv6 was a choice."""
-    done = by_name(lab[ASKS], edge.GATEWAY6, *edge.fetch(f"http://{NEIGHBOUR}/", "--ipv4"))
-    return _came_from(f"IPv4 to {NEIGHBOUR} would have done, too", done, f"You are {figure.HOSTS[ASKS]} ")
+    done = by_name(lab[ASKS], edge.GATEWAY6, *stock.fetch(f"http://{NEIGHBOUR}/", "--ipv4"))
+    return came_from(f"IPv4 to {NEIGHBOUR} would have done, too", done, f"You are {figure.HOSTS[ASKS]} ")
 
 
 SCENARIO = Scenario(

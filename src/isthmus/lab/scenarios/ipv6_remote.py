@@ -17,17 +17,17 @@ edge-a and edge-b are machines of a User Mode Linux guest, whose kernel has the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from subprocess import CompletedProcess
 
 from isthmus.address import Address
-from isthmus.lab import edge, figure, uml
+from isthmus.lab import edge, figure, stock, uml
 from isthmus.lab.capture import IPV4, IPV6, Capture, capturing
-from isthmus.lab.edge import Carried, by_name, cable, end
+from isthmus.lab.edge import Carried, cable, end
 from isthmus.lab.lab import Lab
 from isthmus.lab.privilege import missing_tools
 from isthmus.lab.scenario import Check, Scenario, Setting
 from isthmus.lab.scenarios import two_hosts
-from isthmus.lab.scenarios.ipv6_local import keys, names
+from isthmus.lab.scenarios.ipv6_local import came_from, carried_by, keys, names
+from isthmus.lab.stock import by_name
 from isthmus.lab.topology import OPEN_FORWARDING, LabError, Network, NodePlan
 from isthmus.lab.uml import Machine, Plug
 
@@ -84,7 +84,7 @@ def network() -> Network:
 
 def missing() -> str:
     """Say what is not installed that this needs, and how to get it; nothing if nothing is."""
-    return "; ".join(filter(None, (uml.missing(), missing_tools(*edge.PACKAGES))))
+    return "; ".join(filter(None, (uml.missing(), missing_tools(*stock.PACKAGES))))
 
 
 def start(lab: Lab, setting: Setting) -> None:
@@ -92,10 +92,10 @@ def start(lab: Lab, setting: Setting) -> None:
     if lacks := missing():
         raise LabError(lacks)
     _boot(lab)
-    edge.start_web(lab["server"], ipv6=False)
-    edge.start_web(lab["host-b"], ipv6=True)
-    edge.start_sshd(lab["host-b"], keys(lab))
-    edge.start_names(lab["gateway"], edge.GATEWAY6, {REMOTE: (HOST_B4, HOST_B), edge.FAR_NAME: (figure.SERVER,)})
+    stock.start_web(lab["server"], ipv6=False)
+    stock.start_web(lab["host-b"], ipv6=True)
+    stock.start_sshd(lab["host-b"], keys(lab))
+    stock.start_names(lab["gateway"], edge.GATEWAY6, {REMOTE: (HOST_B4, HOST_B), edge.FAR_NAME: (figure.SERVER,)})
     lab["gateway"].up(edge.gateway_configuration(lab, setting, edge.GATEWAY6))
     edge.start_hosts(lab, {"host-a": edge.host_configuration(lab, setting, "host-a", (figure.FAR, _REMOTE4))})
 
@@ -129,9 +129,9 @@ def _edge_router(machine: Machine, ends: tuple[str, str], backbone: str, beyond:
 
 def play(lab: Lab, _setting: Setting) -> Iterator[Check]:
     """Go by name to the other edge network, then to what has IPv4 only, then to both at once."""
-    records = {name: edge.look_up(lab["host-a"], edge.GATEWAY6, name) for name in (REMOTE, edge.FAR_NAME)}
+    records = {name: stock.look_up(lab["host-a"], edge.GATEWAY6, name) for name in (REMOTE, edge.FAR_NAME)}
     yield from names(records, ok=bool(records[REMOTE]["A"]))
-    before = _carried_by(lab)
+    before = carried_by(lab)
     with (
         capturing(lab["lan-a"], "host-a", ethertypes=(IPV4, IPV6)) as near,
         capturing(lab["backbone"], "edge-a", ethertypes=(IPV4, IPV6)) as between,
@@ -139,31 +139,22 @@ def play(lab: Lab, _setting: Setting) -> Iterator[Check]:
     ):
         yield from _to_the_other_edge(lab)
     yield from _on_the_wires(near, between, beyond)
-    after = _carried_by(lab)
+    after = carried_by(lab)
     yield Check("nothing of it passes the RSIP gateway", before == after, f"{after - before} packets forwarded")
     yield from _both_at_once(lab)
     yield _by_ipv4(lab)
 
 
-def _carried_by(lab: Lab) -> int:
-    counters = lab["gateway"].isthmus("counters")
-    return sum(count for reason, count in counters.items() if reason.startswith("FORWARDED"))
-
-
 def _to_the_other_edge(lab: Lab) -> Iterator[Check]:
-    page = edge.fetch(f"http://{REMOTE}/octets/{_TRANSFER}", "--output", "/dev/null")
+    page = stock.fetch(f"http://{REMOTE}/octets/{_TRANSFER}", "--output", "/dev/null")
     done = by_name(lab["host-a"], edge.GATEWAY6, *page, "--write-out", "%{size_download} %{local_ip} %{remote_ip}")
-    yield _says(f"curl to {REMOTE}", done, f"{_TRANSFER} {HOST_A} {HOST_B}")
+    yield came_from(f"curl to {REMOTE}", done, f"{_TRANSFER} {HOST_A} {HOST_B}")
     done = by_name(lab["host-a"], edge.GATEWAY6, *_ssh(lab))
-    yield _says(f"ssh to {REMOTE}, which sees its true peer", done, f"{HOST_A} ")
+    yield came_from(f"ssh to {REMOTE}, which sees its true peer", done, f"{HOST_A} ")
 
 
 def _ssh(lab: Lab, more: str = "") -> list[str]:
-    return edge.ssh(keys(lab), REMOTE, f'echo "$SSH_CONNECTION"{more}')
-
-
-def _says(name: str, done: CompletedProcess[str], expected: str) -> Check:
-    return Check(name, done.returncode == 0 and done.stdout.startswith(expected), edge.words(done))
+    return stock.ssh(keys(lab), REMOTE, f'echo "$SSH_CONNECTION"{more}')
 
 
 def _on_the_wires(near: Capture, between: Capture, beyond: Capture) -> Iterator[Check]:
@@ -196,11 +187,11 @@ def _both_at_once(lab: Lab) -> Iterator[Check]:
         capturing(lab["lan-a"], "host-a", ethertypes=(IPV4, IPV6)) as near,
         capturing(lab["backbone"], "gateway", ethertypes=(IPV4, IPV6)) as far,
     ):
-        inside, outside = edge.at_once(
-            lab["host-a"], edge.GATEWAY6, _ssh(lab, "; sleep 1"), edge.fetch(f"http://{edge.FAR_NAME}/seconds/1")
+        inside, outside = stock.at_once(
+            lab["host-a"], edge.GATEWAY6, _ssh(lab, "; sleep 1"), stock.fetch(f"http://{edge.FAR_NAME}/seconds/1")
         )
-    yield _says(f"both at once: ssh to {REMOTE} over IPv6", inside, f"{HOST_A} ")
-    yield _says(f"both at once: curl to {edge.FAR_NAME} by the lease", outside, f"You are {figure.SHARED} ")
+    yield came_from(f"both at once: ssh to {REMOTE} over IPv6", inside, f"{HOST_A} ")
+    yield came_from(f"both at once: curl to {edge.FAR_NAME} by the lease", outside, f"You are {figure.SHARED} ")
     held = two_hosts.leased_ports(lab).get(HOST_A)
     port = two_hosts.requests(lab)[-1]["port"]
     yield Check("the server saw a port of host-a's lease", held is not None and port in held, f"{port} of {held}")
@@ -212,8 +203,8 @@ def _both_at_once(lab: Lab) -> Iterator[Check]:
 
 def _by_ipv4(lab: Lab) -> Check:
     """The remote host has IPv4, too; who insists on it goes by the lease."""
-    done = by_name(lab["host-a"], edge.GATEWAY6, *edge.fetch(f"http://{REMOTE}/", "--ipv4"))
-    return _says(f"IPv4 to {REMOTE} goes by the lease", done, f"You are {figure.SHARED} ")
+    done = by_name(lab["host-a"], edge.GATEWAY6, *stock.fetch(f"http://{REMOTE}/", "--ipv4"))
+    return came_from(f"IPv4 to {REMOTE} goes by the lease", done, f"You are {figure.SHARED} ")
 
 
 SCENARIO = Scenario(

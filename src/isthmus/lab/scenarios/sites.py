@@ -7,8 +7,8 @@
                    site-a ── 10.0.0.1 gateway 10.0.0.55 ── site-b
     srv-a 10.0.0.7 ───┘                                        └── srv-b 10.0.0.7
 
-The gateway leases an address of site B to the hosts of site A. What a name of site B means is found out there: a program
-that is to talk to it runs where 10.0.0.0/8 is the other site's (``isthmus run``), also for its DNS.
+The gateway leases an address of site B to the hosts of site A. What a name of site B means is found out there:
+a program that is to talk to it runs where 10.0.0.0/8 is the other site's (``isthmus run``), also for its DNS.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from isthmus.border.ranges import Ranges
-from isthmus.lab import edge
+from isthmus.lab import edge, stock
 from isthmus.lab.capture import capturing
-from isthmus.lab.edge import Carried, by_name, cable, end
+from isthmus.lab.edge import Carried, cable, end
 from isthmus.lab.lab import Lab
 from isthmus.lab.node import ISTHMUS, wait_until
 from isthmus.lab.privilege import missing_tools
 from isthmus.lab.scenario import Check, Scenario, Setting
+from isthmus.lab.stock import by_name
 from isthmus.lab.topology import OPEN_FORWARDING, LabError, Network, NodePlan
 from isthmus.lab.web import read_log
 
@@ -66,18 +66,16 @@ def network() -> Network:
 
 def start(lab: Lab, setting: Setting) -> None:
     """Start both servers and both DNS, the gateway, and a host that holds nothing yet."""
-    if missing := missing_tools(*edge.PACKAGES):
+    if missing := missing_tools(*stock.PACKAGES):
         raise LabError(missing)
     for server in _SERVERS:
-        edge.start_web(lab[server], ipv6=False)
+        stock.start_web(lab[server], ipv6=False)
     # Site A has heard of the name, too: its address alone would lead to the wrong machine.
-    edge.start_names(lab["srv-a"], NAMES, {OF_A: (SERVER,), OF_B: (SERVER,)})
-    edge.start_names(lab["srv-b"], NAMES, {OF_B: (SERVER,)})
+    stock.start_names(lab["srv-a"], NAMES, {OF_A: (SERVER,), OF_B: (SERVER,)})
+    stock.start_names(lab["srv-b"], NAMES, {OF_B: (SERVER,)})
     gateway = lab["gateway"]
-    # What leaves for site B is looked up among its routes: what the kernel plane sends, and what comes out of the
-    # slow path's port of that realm.
-    for by in (("oif", "wan0"), ("iif", "gateway2")):
-        gateway.run("ip", "rule", "add", *by, "lookup", _TABLE)
+    # Nothing but a leased address says for which of the two sites a packet leaves.
+    gateway.run("ip", "rule", "add", "from", LEASED, "lookup", _TABLE)
     gateway.up(_gateway(lab, setting))
     lab["host-a"].up(_host(lab, setting))
 
@@ -158,13 +156,13 @@ def _asked(where: dict[str, bool]) -> Iterator[Check]:
 
 
 def _seen(lab: Lab, server: str) -> list[dict[str, Any]]:
-    return read_log(edge.requests_of(lab[server]))
+    return read_log(stock.requests_of(lab[server]))
 
 
 def _by_address_alone(lab: Lab) -> Iterator[Check]:
     """Who does not ask gets the neighbour that has the same address."""
-    found = edge.look_up(lab["host-a"], NAMES, OF_B)["A"]
-    by_name(lab["host-a"], NAMES, *edge.fetch(f"http://{OF_B}/unasked"))
+    found = stock.look_up(lab["host-a"], NAMES, OF_B)["A"]
+    by_name(lab["host-a"], NAMES, *stock.fetch(f"http://{OF_B}/unasked"))
     misled = any(row["path"] == "/unasked" for row in _seen(lab, "srv-a"))
     text = f"{OF_B} is {', '.join(found)}, where {'srv-a' if misled else 'nobody'} answers"
     yield Check("without asking, the name of the other site leads to the wrong server", misled, text)
@@ -177,14 +175,14 @@ def _through(lab: Lab, *command: str) -> list[str]:
 
 def _reach(lab: Lab, name: str, server: str, *, local: bool) -> Iterator[Check]:
     """Fetch a page as the answer of the gateway says."""
-    page = edge.fetch(f"http://{name}/{name}")
+    page = stock.fetch(f"http://{name}/{name}")
     with capturing(lab["site-a"], "host") as near:
         done = by_name(lab["host-a"], NAMES, *(page if local else _through(lab, *page)))
     seen = [(each, row["peer"]) for each in _SERVERS for row in _seen(lab, each) if row["path"] == f"/{name}"]
     peer = HOST if local else LEASED
     ok = done.returncode == 0 and done.stdout.startswith(f"You are {peer} ") and seen == [(server, peer)]
     way = "directly" if local else "by a lease"
-    text = "; ".join(f"{each} saw {whom}" for each, whom in seen) or edge.words(done)
+    text = "; ".join(f"{each} saw {whom}" for each, whom in seen) or stock.words(done)
     yield Check(f"{name} is reached {way}", ok, text)
     counted = edge.tally(near.packets)
     kind = Carried.IPV4 if local else Carried.IPV4_IN_IPV4
@@ -194,23 +192,23 @@ def _reach(lab: Lab, name: str, server: str, *, local: bool) -> Iterator[Check]:
 def _both_at_once(lab: Lab) -> Iterator[Check]:
     """While host-a is served by the one 10.0.0.7 it is served by the other, and so is the other 10.0.0.4."""
     running = subprocess.Popen(
-        lab["host-a"].command(*_through(lab, *edge.fetch(f"http://{OF_B}/both/seconds/3"))),
+        lab["host-a"].command(*_through(lab, *stock.fetch(f"http://{OF_B}/both/seconds/4"))),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        wait_until(lambda: any(row["path"] == "/both/seconds/3" for row in _seen(lab, "srv-b")), 15)
-        own = by_name(lab["host-a"], NAMES, *edge.fetch(f"http://{OF_A}/both"))
-        twin = by_name(lab["host-b"], NAMES, *edge.fetch(f"http://{OF_B}/both"))
+        wait_until(lambda: any(row["path"] == "/both/seconds/4" for row in _seen(lab, "srv-b")), 15)
+        own = by_name(lab["host-a"], NAMES, *stock.fetch(f"http://{OF_A}/both"))
+        twin = by_name(lab["host-b"], NAMES, *stock.fetch(f"http://{OF_B}/both"))
         meanwhile = running.poll() is None
         said, _ = running.communicate(timeout=20)
     finally:
-        running.kill()
-        running.wait()
+        running.terminate()
+        running.wait(10)
     ok = meanwhile and running.returncode == 0 and f"You are {LEASED} " in said and own.returncode == 0
-    yield Check(f"{SERVER} and {SERVER} at once, one of each site", ok, f"{edge.words(own)} {said.strip()}")
+    yield Check(f"{SERVER} and {SERVER} at once, one of each site", ok, f"{stock.words(own)} {said.strip()}")
     for server, expected in (("srv-a", [HOST]), ("srv-b", [LEASED, HOST])):
         peers = [row["peer"] for row in _seen(lab, server) if row["path"].startswith("/both")]
         ok = peers == expected and twin.returncode == 0
@@ -218,12 +216,16 @@ def _both_at_once(lab: Lab) -> Iterator[Check]:
 
 
 def _echoes(lab: Lab) -> Iterator[Check]:
-    """The two machines of one address are as far away as they are."""
-    ping = ("ping", "-n", "-c", "1", "-W", "3", SERVER)
-    for site, command, ttl in (("A", list(ping), 64), ("B", _through(lab, *ping), 63)):
+    """The two machines of one address are as far away as they are; and the two 10.0.0.4 meet."""
+    ping = ("ping", "-n", "-c", "1", "-W", "3")
+    for name, command, ttl in (
+        (f"{SERVER} of site A", [*ping, SERVER], 64),
+        (f"{SERVER} of site B", _through(lab, *ping, SERVER), 63),
+        (f"{HOST} of site B, which has the address of who asks", _through(lab, *ping, HOST), 63),
+    ):
         done = lab["host-a"].run(*command, check=False)
-        answer = next((line for line in done.stdout.splitlines() if "ttl=" in line), edge.words(done))
-        yield Check(f"ping to {SERVER} of site {site}", f"ttl={ttl} " in answer, answer)
+        answer = next((line for line in done.stdout.splitlines() if "ttl=" in line), stock.words(done))
+        yield Check(f"ping to {name}", f"ttl={ttl} " in answer, answer)
 
 
 def _given_back(lab: Lab) -> Check:

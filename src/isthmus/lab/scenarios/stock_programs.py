@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from isthmus.lab import figure
+from isthmus.lab import figure, stock
 from isthmus.lab.lab import Lab
 from isthmus.lab.node import ISTHMUS, wait_until
 from isthmus.lab.privilege import missing_tools
@@ -20,7 +20,6 @@ from isthmus.lab.topology import LabError
 
 NAME = "stock-programs"
 HOST = "host-a"
-_PACKAGES = ("openssh-server", "openssh-client", "iperf3", "dnsmasq-base", "bind9-dnsutils")
 _HOST_NAME = "www.lab.example"
 _STEP = 16
 _CONNECTIONS = 48
@@ -28,13 +27,13 @@ _CONNECTIONS = 48
 
 def start(lab: Lab, setting: Setting) -> None:
     """Start the servers, the gateway, and a host agent that holds nothing yet."""
-    if missing := missing_tools(*_PACKAGES):
+    if missing := missing_tools(*stock.PACKAGES):
         raise LabError(missing)
     two_hosts.start_server(lab)
-    _start_sshd(lab)
     server = lab["server"]
+    stock.start_sshd(server, _keys(lab))
     server.start("iperf3", "iperf3", "--server", "--forceflush", ready="Server listening")
-    server.start("dnsmasq", *_dnsmasq(server.directory))
+    stock.start_names(server, figure.SERVER, {_HOST_NAME: (figure.SERVER,)})
     lab["gateway"].up(figure.gateway_configuration(lab, setting))
     lab[HOST].up(figure.host_configuration(lab, setting, HOST, lease=False))
 
@@ -75,16 +74,18 @@ def _curl(lab: Lab) -> Check:
     return Check("curl", done.returncode == 0 and f"You are {figure.SHARED}" in done.stdout, _words(done))
 
 
+def _keys(lab: Lab) -> Path:
+    return lab.record.directory / "keys"
+
+
 def _ssh(lab: Lab) -> Iterator[Check]:
     directory = lab["server"].directory
-    settings = ("BatchMode=yes", "ConnectTimeout=10", f"UserKnownHostsFile={directory / 'known_hosts'}")
-    options = ["-i", str(directory / "user_key"), "-F", "none", *(word for each in settings for word in ("-o", each))]
-    target = f"{getpass.getuser()}@{figure.SERVER}"
-    done = _run(lab, "ssh", *options, target, 'echo "$SSH_CONNECTION"')
+    done = _run(lab, *stock.ssh(_keys(lab), figure.SERVER, 'echo "$SSH_CONNECTION"'))
     yield Check("ssh", done.returncode == 0 and done.stdout.startswith(figure.SHARED), _words(done))
     original, copy = directory / "original", directory / "copy"
     original.write_bytes(bytes(range(256)) * 16384)
-    done = _run(lab, "scp", "-q", *options, f"{target}:{original}", str(copy))
+    there = f"{getpass.getuser()}@{figure.SERVER}:{original}"
+    done = _run(lab, "scp", "-q", *stock.ssh_options(_keys(lab)), there, str(copy))
     same = copy.exists() and copy.read_bytes() == original.read_bytes()
     yield Check("scp of 4 MiB", done.returncode == 0 and same, _words(done) if done.returncode else "the same octets")
 
@@ -133,51 +134,6 @@ def _many(lab: Lab) -> Iterator[Check]:
     name = f"{_CONNECTIONS} connections at once on a lease of {_STEP} ports"
     yield Check(name, running.returncode == 0 and not said, said.strip()[:300] or f"{len(seen)} source ports seen")
     yield Check("more ports were asked for", most >= _CONNECTIONS, f"{most} ports held at the most")
-
-
-def _start_sshd(lab: Lab) -> None:
-    """Start a throw-away sshd: own keys, own configuration, one user."""
-    server = lab["server"]
-    directory = server.directory
-    directory.mkdir(parents=True, exist_ok=True)
-    for key in ("host_key", "user_key"):
-        server.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(directory / key))
-    host_key = (directory / "host_key.pub").read_text(encoding="ascii")
-    (directory / "known_hosts").write_text(f"{figure.SERVER} {host_key}", encoding="ascii")
-    configuration = directory / "sshd_config"
-    configuration.write_text(
-        f"""\
-ListenAddress {figure.SERVER}
-HostKey {directory}/host_key
-AuthorizedKeysFile {directory}/user_key.pub
-PidFile none
-StrictModes no
-UsePAM no
-UseDNS no
-PasswordAuthentication no
-PermitRootLogin prohibit-password
-Subsystem sftp internal-sftp
-""",
-        encoding="utf-8",
-    )
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    server.start("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", str(configuration), ready="Server listening")
-
-
-def _dnsmasq(directory: Path) -> tuple[str, ...]:
-    """A DNS server that knows one name."""
-    return (
-        "dnsmasq",
-        "--keep-in-foreground",
-        "--conf-file=/dev/null",
-        "--no-resolv",
-        "--no-hosts",
-        "--user=root",
-        "--bind-interfaces",
-        f"--listen-address={figure.SERVER}",
-        f"--address=/{_HOST_NAME}/{figure.SERVER}",
-        f"--pid-file={directory}/dnsmasq.pid",
-    )
 
 
 SCENARIO = Scenario(

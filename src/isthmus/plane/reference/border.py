@@ -100,8 +100,12 @@ class ReferencePlane:
             now: Seconds since 1970.
             device: At a host: the device that a program's packet came from, where that is known.
         """
-        self._counters[Reason.FRAGMENT_TIMEOUT] += self._known.fragments.expire(now)
+        memories = self._known.fragments, self._known.tunnelled
+        for each in memories:
+            self._counters[Reason.FRAGMENT_TIMEOUT] += each.expire(now)
         verdict = self._decide(realm, packet, now, device)
+        for each in memories:
+            self._counters[Reason.FRAGMENT_LIMIT] += each.take_pushed_out()
         match verdict:
             case Forward() | Drop():
                 self._counters[verdict.reason] += 1
@@ -130,6 +134,8 @@ class ReferencePlane:
             end = lookup.tunnel_end(self._known.border, realm, outer.dst)
             if end is not None:
                 return from_tunnel(self._known, outer, end, now)
+        # Deviation: RFC 2003 §4 and RFC 2473 §8 have errors from within a tunnel told to the sender of what was
+        # tunnelled; we leave them to the machine: near hosts are one link away, or the tunnel's MTU is configured.
         if view is None or known.family is not Family.IPV4:
             return Pass()
         if known.end is End.HOST:

@@ -3,7 +3,8 @@
 
 A fragment has no ports, so nobody can say whose it is. The parts of a packet wait here until all
 have come; only then does the packet go its way. Whoever fills the memory harms others, so
-everything has a limit, and what contradicts itself is thrown away whole: two fragments that say different
+everything has a limit: one source does not get beyond its share, and where all sources together fill the memory the
+oldest goes, because who floods it must not keep everybody else waiting until his own time is over. What contradicts itself is thrown away whole: two fragments that say different
 things about the same octets are how a packet gets past whoever looks at one of them only
 (RFC 1858; RFC 5722).
 
@@ -123,6 +124,7 @@ class Fragments:
         self._waiting: dict[Hashable, _Waiting] = {}
         self._packets: Counter[Hashable] = Counter()
         self._octets: Counter[Hashable] = Counter()
+        self._pushed_out = 0
 
     def __len__(self) -> int:
         """How many packets are waited for, spoilt ones included."""
@@ -145,6 +147,11 @@ class Fragments:
             self._remove(key)
         return count
 
+    def take_pushed_out(self) -> int:
+        """Say how many fragments had to make room for others since the last call."""
+        count, self._pushed_out = self._pushed_out, 0
+        return count
+
     def add(self, part: Part, *, now: float) -> Whole | Reason | None:
         """Take one more fragment.
 
@@ -154,8 +161,10 @@ class Fragments:
         waiting = self._waiting.get(part.key)
         if waiting is not None and waiting.spoilt is not None:
             return waiting.spoilt
-        if self._is_full(part, known=waiting is not None):
+        if self._has_its_share(part, known=waiting is not None):
             return Reason.FRAGMENT_LIMIT
+        self._make_room(part)
+        waiting = self._waiting.get(part.key)
         if waiting is None:
             waiting = self._waiting[part.key] = _Waiting(begun=now, source=part.source)
             self._packets[part.source] += 1
@@ -172,11 +181,20 @@ class Fragments:
         self._remove(part.key)
         return waiting.put_together()
 
-    def _is_full(self, part: Part, *, known: bool) -> bool:
-        size = len(part.octets)
-        if self.octets + size > MOST_OCTETS or self._octets[part.source] + size > MOST_OCTETS_OF_ONE:
+    def _has_its_share(self, part: Part, *, known: bool) -> bool:
+        """Whether a source has as much here as one may have."""
+        if self._octets[part.source] + len(part.octets) > MOST_OCTETS_OF_ONE:
             return True
-        return not known and (len(self._waiting) >= MOST_PACKETS or self._packets[part.source] >= MOST_PACKETS_OF_ONE)
+        return not known and self._packets[part.source] >= MOST_PACKETS_OF_ONE
+
+    def _make_room(self, part: Part) -> None:
+        """Push out the oldest, as many as it takes."""
+        while self.octets + len(part.octets) > MOST_OCTETS or (
+            part.key not in self._waiting and len(self._waiting) >= MOST_PACKETS
+        ):
+            oldest = next(iter(self._waiting))
+            self._pushed_out += len(self._waiting[oldest].parts)
+            self._remove(oldest)
 
     def _spoil(self, waiting: _Waiting, reason: Reason) -> None:
         self._octets[waiting.source] -= waiting.octets

@@ -5,12 +5,15 @@ An error that passes through is found by the packet that it quotes (``classify.q
 and travels like any other packet; nothing in it is rewritten. What has to be checked is that
 the error and its quote belong together, because the quote is all that the table is asked about:
 
-===========  =============================  ==========================================
+===========  =============================  ===================================================
 way          who wrote the quoted packet    the error's own address that must match it
-===========  =============================  ==========================================
+===========  =============================  ===================================================
 inward       the holder of the binding      destination = quoted source
-outward      the peer                       source = quoted destination
-===========  =============================  ==========================================
+outward      the peer                       source = quoted destination, destination = quoted source
+===========  =============================  ===================================================
+
+A host is the end of its flows, and answers whom it heard from: were its error to go elsewhere, the limit on its peers
+would be asked about the quote and the packet would go to anybody.
 
 Pairs with ``bpf/include/isthmus/icmp_relay.h``; replies are made here only, the kernel plane punts.
 """
@@ -41,8 +44,8 @@ def is_forged_inward(packet: Ipv4View, both: Ends) -> bool:
 
 
 def is_forged_outward(packet: Ipv4View, both: Ends) -> bool:
-    """Whether an error from a host quotes a packet that was not addressed to its sender (RFC 3102 §6.2)."""
-    return both.quoted and packet.src != both.src
+    """Whether an error from a host quotes a packet that its addressee did not send to its sender (RFC 3102 §6.2)."""
+    return both.quoted and (packet.src, packet.dst) != (both.src, both.dst)
 
 
 def is_no_host(address: Address) -> bool:

@@ -86,6 +86,8 @@ def _into_tunnel(
         error = icmp_relay.fragmentation_needed(packet, packet.dst, tunnel.mtu)
         return Reply(wanted.realm, error, Reason.TOO_BIG)
     note_cookie(known, found, wanted, now)
+    # Deviation: RFC 2473 §7.2 cuts what is too large after it was tunnelled; we cut it before, so that the one whom it
+    # is for puts it together, not the end of the tunnel.
     pieces = tuple(encapsulate(piece, tunnel) for piece in cut(hop(packet), tunnel.mtu))
     return Forward(tunnel.realm, pieces, Reason.FORWARDED_INWARD)
 

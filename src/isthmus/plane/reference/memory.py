@@ -44,6 +44,8 @@ class Memory:
         self.paths: Paths = paths if paths is not None else KnownPaths()
         self.cookies = Cookies()
         self.fragments = Fragments()
+        # Of tunnels, apart: strangers who fill the one do not keep hosts from the other.
+        self.tunnelled = Fragments()
         self.identifiers = Identifiers()
 
     def apply(self, effect: Programmable) -> None:

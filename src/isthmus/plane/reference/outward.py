@@ -64,20 +64,20 @@ def from_tunnel(known: Memory, outer: Outer, end: TunnelEnd, now: float) -> Verd
     """Take a packet out of its tunnel and check that its sender may send it (RFC 3102 §2; RFC 3103 §7, §10.4)."""
     if not outer.checksum_ok:
         return Drop(Reason.MALFORMED)
-    if outer.is_fragment:
-        whole = known.fragments.add(outer.part(end.realm, (end.realm, outer.src)), now=now)
-        if whole is None:
-            return Hold()
-        entire = whole if isinstance(whole, Reason) else outer.put_together(whole)
-        if isinstance(entire, Reason):
-            return Drop(entire)
-        outer = entire
     at_gateway = known.realms[end.leads_to].end is End.GATEWAY
     sender = Owner(end.realm, outer.src)
     if not known.table.is_registered(sender):
         if not at_gateway:
             return Drop(Reason.UNKNOWN_TUNNEL_PEER)
         return _violation(Reason.UNREGISTERED, sender, None, outer.kind)
+    if outer.is_fragment:
+        whole = known.tunnelled.add(outer.part(end.realm, (end.realm, outer.src)), now=now)
+        if whole is None:
+            return Hold()
+        entire = whole if isinstance(whole, Reason) else outer.put_together(whole)
+        if isinstance(entire, Reason):
+            return Drop(entire)
+        outer = entire
     emerged = decapsulate(outer)
     if isinstance(emerged, Reason):
         return Drop(emerged)
@@ -104,7 +104,7 @@ def _put_together(known: Memory, inner: Ipv4View, tos: int, place: tuple[int, Ow
     fragment.tos = tos
     _, sender = place
     part = ipv4_part(fragment, place, (sender.realm, sender.address))
-    whole = known.fragments.add(part, now=now)
+    whole = known.tunnelled.add(part, now=now)
     if whole is None:
         return Hold()
     entire = whole if isinstance(whole, Reason) else whole_ipv4(whole)
@@ -176,9 +176,6 @@ def _hairpin(known: Memory, sent: _Sent, now: float) -> Verdict | None:
             return Drop(Reason.MALFORMED)
         reply = icmp_relay.echo_reply(inner)
         return Drop(Reason.NO_BINDING) if reply is None else sent.answer(reply, Reason.REPLIED)
-    # An error with a forged quote does not come this far; what is left is the quote of another realm's packet.
-    if icmp_relay.is_forged_inward(inner, both):
-        return Drop(Reason.FORGED_QUOTE)
     wanted = flow(both, sent.arrival.end.leads_to, Side.DESTINATION)
     found = demultiplex.toward_binding(known, both, wanted, now=now)
     if isinstance(found, Reason):
