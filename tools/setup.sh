@@ -11,7 +11,7 @@ RUN_PACKAGES="python3 python3-venv ca-certificates iproute2 util-linux ethtool n
   clang llvm libbpf1 libbpf-dev linux-libc-dev"
 # The last line is for IPsec in the lab: stock kernels with ESP, AH and ipip, and a stock IKE.
 TEST_PACKAGES="tshark iperf3 openssh-server openssh-client dnsmasq-base bind9-dnsutils git iputils-ping
-  user-mode-linux strongswan-charon strongswan-swanctl"
+  traceroute openssl user-mode-linux strongswan-charon strongswan-swanctl"
 PYTHON=/usr/bin/python3
 VENV=$PWD/.venv
 LOG=""

@@ -131,6 +131,8 @@ def test_a_configuration_is_looked_at(tmp_path, monkeypatch):
     assert "1400 is too small for gateway.tunnel_mtu = 1480" in result.stdout
     assert "set gateway.tunnel_mtu = 1380" in result.stdout
     assert "ip address add 10.0.0.1" in result.stdout
+    assert result.exit_code == 1
+    assert json.loads(run("doctor", "--json", config).stdout)["ok"] is False
     monkeypatch.setattr(probe, "mtu", {"eth1": 1500}.get)
     result = run("doctor", config)
     assert "1500 carries gateway.tunnel_mtu = 1480" in result.stdout

@@ -122,6 +122,15 @@ def test_a_host_waits_for_a_gateway_that_is_not_there_yet(lab):
     assert wait_until(lambda: len(held(lab)["leases"]) == 1, 30)
 
 
+def test_a_lease_that_cannot_be_made_real_is_given_back_and_asked_for_again(lab):
+    lab["host-a"].run("ip", "link", "add", "rsip0p", "type", "bridge")
+    up(lab)
+    assert wait_until(lambda: "PLANE_FAILED" in lab["host-a"].daemons["isthmus"].tail(), 10)
+    assert wait_until(lambda: leases(lab) == [], 5)
+    lab["host-a"].run("ip", "link", "delete", "rsip0p")
+    assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)
+
+
 def test_a_program_on_a_whole_address_has_every_port(lab):
     up(lab, lease=False)
     shown = program(lab, "--whole", "--show", "--", "cat", "/proc/sys/net/ipv4/ip_local_port_range")
@@ -144,13 +153,57 @@ def test_a_program_draws_its_ports_from_the_lease_and_has_the_tunnels_mtu(lab):
 
 def test_without_a_daemon_run_brings_its_own_and_leaves_nothing(lab):
     lab["gateway"].up(figure.gateway_configuration(lab, AUTO))
-    before = set(Path("/run/netns").glob("isthmus-*"))
-    done = lab["host-a"].run(*HERE, "run", "--gateway", figure.GATEWAY_NEAR, "--", "sh", "-c", "exit 7", check=False)
+    script = "ip netns identify; exit 7"
+    done = lab["host-a"].run(*HERE, "run", "--gateway", figure.GATEWAY_NEAR, "--", "sh", "-c", script, check=False)
     assert done.returncode == 7, done.stderr
+    assert done.stdout.startswith("isthmus-"), "the program was in a namespace of its own"
     assert leases(lab) == []
-    assert set(Path("/run/netns").glob("isthmus-*")) == before
+    assert not Path("/run/netns", done.stdout.strip()).exists()
     assert interfaces(lab["host-a"]) == {"lo", "eth0"}
     assert "isthmus-run-" not in subprocess.run(["mount"], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_second_agent_on_the_interface_is_refused_and_the_first_goes_on(lab):
+    up(lab)
+    assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)
+    before = held(lab)["leases"]
+    refused = lab["host-a"].run(*HERE, "run", "--gateway", figure.GATEWAY_NEAR, "--", "true", check=False)
+    assert refused.returncode == 2
+    assert "serves interface 'eth0'" in refused.stderr
+    assert held(lab)["leases"] == before
+    program(lab, "--", "ping", "-c", "1", "-W", "5", figure.SERVER)
+
+
+def test_from_another_network_namespace_run_is_refused(lab):
+    up(lab, lease=False)
+    socket = str(lab["host-a"].socket_path)
+    refused = lab["gateway"].run(*HERE, "run", "--socket", socket, "--", "true", check=False)
+    assert refused.returncode == 2
+    assert "another network namespace" in refused.stderr
+
+
+def test_a_program_that_there_is_not_is_said_and_the_lease_given_back(lab):
+    up(lab, lease=False)
+    socket = str(lab["host-a"].socket_path)
+    done = lab["host-a"].run(*HERE, "run", "--socket", socket, "--", "/no/such/program", check=False)
+    assert done.returncode == 127
+    assert done.stderr.strip() == "isthmus: /no/such/program: No such file or directory"
+    assert wait_until(lambda: leases(lab) == [], 10)
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_one_that_runs_is_let_alone(lab):
+    up(lab, lease=False)
+    socket = str(lab["host-a"].socket_path)
+    words = (*HERE, "run", "--socket", socket, "--", "sh", "-c", "ip netns identify; exec sleep 60")
+    first = lab["host-a"].start("first", *words, ready="isthmus-")
+    killed = Path("/run/netns", first.tail().split()[-1])
+    assert killed.exists()
+    first.process.kill()
+    first.process.wait(timeout=10)
+    second = lab["host-a"].start("second", *words, ready="isthmus-")
+    assert not killed.exists()
+    program(lab, "--", "true")
+    assert Path("/run/netns", second.tail().split()[-1]).exists(), "the second one's"
 
 
 def test_a_gateway_that_does_not_answer_is_said_plainly(lab):

@@ -47,6 +47,17 @@ def test_spis_are_a_number_or_hexadecimal():
     assert config({"spis": "10000-10fff,20000"}).lease[0].spis == Ranges.of((0x10000, 0x10FFF), 0x20000)
 
 
+def test_a_lease_cannot_live_on_the_interface_that_leads_to_the_gateway():
+    with pytest.raises(ConfigError, match=r"host\.lease\[0\]\.device: 'eth0' is the interface of a"):
+        config({"device": "eth0"})
+
+
+def test_a_misspelt_table_is_named_before_what_is_missing_for_it():
+    with pytest.raises(ConfigError, match=r"gatway: is not a key"):
+        parse({"realm": [{"name": "private", "interface": "eth0"}], "gatway": {}, "host": {"near": "private", "lease": 1}},
+              "host.toml")  # fmt: skip
+
+
 def test_a_gateway_may_be_of_ipv6():
     assert str(config(gateway="2001:db8::1").gateway) == "2001:db8::1"
 

@@ -107,6 +107,36 @@ def test_a_second_daemon_of_the_name_is_refused_and_a_dead_ones_socket_replaced(
     asyncio.run(twice())
 
 
+@pytest.mark.parametrize(("verb", "whom"), [("acquire", "host"), ("query", "host"), ("revoke", "gateway")])
+def test_what_is_asked_of_the_wrong_daemon_says_of_whom_to_ask(tmp_path, verb, whom):
+    path = tmp_path / "x.sock"
+
+    def conversation():
+        with pytest.raises(ControlError, match=f"asked of a {whom}, and the daemon at {path} is none"):
+            call(path, {"do": verb})
+        with pytest.raises(ControlError, match="'dance' is not one of echo"):
+            call(path, {"do": "dance"})
+
+    talk(path, {"echo": echo}, conversation)
+
+
+def test_the_folder_of_sockets_may_be_named_in_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISTHMUS_RUN", str(tmp_path))
+    (tmp_path / "a.sock").touch()
+    assert find_socket() == tmp_path / "a.sock"
+
+
+def test_a_daemon_of_our_own_network_namespace_is_taken(tmp_path):
+    path = tmp_path / "x.sock"
+
+    def conversation():
+        client = ControlClient(path)
+        client.demand_same_network()
+        client.close()
+
+    talk(path, {}, conversation)
+
+
 def test_nobody_there(tmp_path):
     with pytest.raises(ControlError, match="no isthmus answers here"):
         call(tmp_path / "none.sock", {"do": "status"})

@@ -400,6 +400,40 @@ class FakeHost:
 
 
 @pytest.mark.rfc("3105", "4")
+def test_a_gateway_whose_host_this_machine_cannot_be_is_not_the_end(monkeypatch):
+    monkeypatch.setattr("isthmus.daemon.discovery.seeking_host.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("isthmus.daemon.discovery.seeking_host.near_interface", lambda name: name)
+
+    async def find(near, _discover, *, predicate, port):
+        assert (predicate, port) != ("", 0)
+        return tuple(
+            finding.Found(address=Address.parse(each), port=4555, way="dhcp", interface=near)
+            for each in ("10.0.0.1", "10.0.0.2")
+        )
+
+    monkeypatch.setattr("isthmus.daemon.discovery.seeking_host.find_gateways", find)
+
+    def make(each, _clock):
+        if str(each.host.gateway) == "10.0.0.1":
+            raise ConfigError("host", key="realm in", reason="interface 'eth0' has no IPv4 address")
+        return FakeHost(each, set())
+
+    async def scene():
+        seeking = SeekingHost(parse_config(HOST | {"host": {"near": "in", "discover": {}}}, "t"), None, make)
+        running = asyncio.ensure_future(seeking.run())
+        async with asyncio.timeout(5):
+            while not (await seeking.handlers["host"]({}, None))["registered"]:  # noqa: ASYNC110 - a fake tells nobody when it changes
+                await asyncio.sleep(0.01)
+        assert (await seeking.handlers["host"]({}, None))["gateway"] == "10.0.0.2"
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        seeking.stop()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.rfc("3105", "4")
 def test_a_host_takes_another_gateway_when_its_own_is_gone(monkeypatch):
     monkeypatch.setattr("isthmus.daemon.discovery.seeking_host.WATCH_SECONDS", 0.01)
     monkeypatch.setattr("isthmus.daemon.discovery.seeking_host.near_interface", lambda name: name)
@@ -637,6 +671,11 @@ def test_a_directory_agent_that_advertises_itself_is_told_unless_its_scopes_are_
             for number in range(20):
                 await say(f"10.0.0.{100 + number}")
             assert len(agent.directory_agents) == 8, "a flood of them is not listened to"
+            await asyncio.sleep(1.0)
+            before = len(agent._tasks)
+            for number in range(20):
+                await say("10.0.0.100", boot=6 + number)
+            assert len(agent._tasks) <= before, "one that is started anew all the time is told as before"
             speaker.close()
 
     segment(scene)

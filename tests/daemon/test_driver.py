@@ -9,8 +9,11 @@ import pytest
 
 from daemon.bench_of_a_driver import HOST, Bench, assign, conversation, listen
 from isthmus.address import Address
+from isthmus.border.binding import Owner
+from isthmus.border.crossing import TunnelKind
 from isthmus.border.effect import Peer
-from isthmus.daemon import driver
+from isthmus.border.verdict import Reason, Violation
+from isthmus.daemon import driver, misuses
 from isthmus.errors import StoreUnavailable
 from isthmus.wire.rsip.codes import ErrorCode
 from isthmus.wire.rsip.message import (
@@ -249,6 +252,33 @@ def test_a_lease_ends_by_itself_without_traffic(monkeypatch):
         assert steps(bench.journal, "Unbind")
         assert [type(each).__name__ for each in bench.answers[2:]] == ["DeregisterResponse"]
         assert all(each.message_counter.value == 0 for each in bench.answers[2:])
+
+    conversation(bench, talk)
+
+
+def test_a_million_misuses_are_a_line_of_the_log_and_a_number(monkeypatch):
+    lines = []
+    monkeypatch.setattr(misuses, "log", lambda message, **values: lines.append((message.name, values)))
+    monkeypatch.setattr(misuses, "QUIET_SECONDS", 0.05)
+    bench = Bench()
+
+    def bad(host, number=1):
+        return [Violation(reason=Reason.UNREGISTERED, owner=host, flow=None, tunnel_kind=TunnelKind.IPIP)] * number
+
+    async def talk():
+        bench.driver.violations(bad(HOST.owner))
+        for _ in range(100):
+            bench.driver.violations(bad(HOST.owner, 1000))
+        assert [values["packets"] for _, values in lines] == [1]
+        await asyncio.sleep(0.1)
+        assert [values["packets"] for _, values in lines] == [1, 100000]
+        lines.clear()
+        for number in range(2000):
+            bench.driver.violations(bad(Owner(1, Address.parse(f"10.1.{number // 250}.{number % 250}"))))
+        await asyncio.sleep(0.2)
+        assert len(lines) <= 2 * (misuses.MOST_LINES + 1)
+        assert sum(values["packets"] for _, values in lines) == 2000
+        assert lines[-1][0] == "VIOLATIONS"
 
     conversation(bench, talk)
 

@@ -65,8 +65,8 @@ def called(lab, address, port):
     return said, f"you are {real}"
 
 
-def expose(lab, *words):
-    daemon = lab["host-a"].start("expose", *ISTHMUS, "expose", *words, ready=figure.SHARED)
+def expose(lab, *words, name="expose"):
+    daemon = lab["host-a"].start(name, *ISTHMUS, "expose", *words, ready=figure.SHARED)
     line = next(each for each in daemon.log.read_text().splitlines() if each.startswith(figure.SHARED))
     address, _, port = line.rpartition(":")
     return daemon, address, int(port)
@@ -118,6 +118,27 @@ def test_without_a_daemon_expose_brings_its_own_and_leaves_nothing(lab):
     assert lab["host-a"].run("ip", "-o", "link").stdout == before
     assert "4555:" not in lab["host-a"].run("ip", "rule").stdout
     assert wait_until(lambda: lab["gateway"].isthmus("leases") == [], 5)
+
+
+def test_what_a_killed_expose_left_is_removed_by_the_next(lab):
+    host_up(lab)
+    service(lab, 80)
+    daemon, _, _ = expose(lab, "80", "--socket", str(lab["host-a"].socket_path))
+    daemon.process.kill()
+    daemon.process.wait(timeout=20)
+    assert rules(lab).count("isthmus_expose") == 1
+    _, address, port = expose(lab, "80", "--socket", str(lab["host-a"].socket_path), name="again")
+    assert rules(lab).count("isthmus_expose") == 1
+    said, truth = called(lab, address, port)
+    assert said == truth
+
+
+def test_a_device_that_is_down_does_not_end_it(lab):
+    host_up(lab)
+    daemon, _, _ = expose(lab, "80", "--socket", str(lab["host-a"].socket_path))
+    lab["host-a"].run("ip", "link", "set", "rsip0", "down")
+    with pytest.raises(subprocess.TimeoutExpired):
+        daemon.process.wait(timeout=1)
 
 
 def test_a_revoked_port_is_followed_by_another(lab):

@@ -64,6 +64,16 @@ def test_what_holds_a_port_is_revoked_and_the_host_is_told(lab):
     assert again["ports"] != row["ports"]
 
 
+def test_a_second_gateway_on_the_same_store_is_refused(lab):
+    text = figure.gateway_configuration(lab, Setting(plane="reference"))
+    path = lab["gateway"].directory / "second.toml"
+    path.write_text(text.replace('name = "gateway"', 'name = "second"'))
+    refused = lab["host-a"].run(*HERE, "up", str(path), check=False)
+    assert refused.returncode == 2
+    assert "another gateway keeps its leases here" in refused.stderr
+    assert leases(lab) == [], "the first goes on"
+
+
 @pytest.mark.rfc("3103", "9.5")
 def test_a_host_loses_everything_and_is_told(lab):
     row = host(lab)

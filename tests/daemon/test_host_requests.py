@@ -57,6 +57,12 @@ def ask(lab, host, **request):
     return call(lab[host].socket_path, request)
 
 
+@pytest.mark.parametrize("what", ["10.0.0.999", "two words", "a..example", "2001:db8::/32", "10.0.0.1/24"])
+def test_what_is_no_address_no_network_and_no_name_is_not_asked(lab, what):
+    with pytest.raises(ControlError, match=r"is no |can ask about"):
+        ask(lab, "host-a", do="query", what=[what])
+
+
 def query(lab, *what):
     done = lab["host-a"].run(*ISTHMUS, "query", *what, "--json", "--socket", str(lab["host-a"].socket_path))
     return json.loads(done.stdout)
@@ -106,7 +112,8 @@ def test_under_a_remote_policy_the_peer_must_be_named(lab):
     lab["host-b"].run(*ISTHMUS, *run, "--remote", figure.SERVER, "--", "true")
 
 
-def test_a_program_that_is_ended_gives_everything_back(lab):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_program_that_is_ended_gives_everything_back(lab, how):
     def held() -> int:
         return len(lab["host-b"].isthmus("leases"))
 
@@ -116,11 +123,12 @@ def test_a_program_that_is_ended_gives_everything_back(lab):
     before = held()
     words = (*ISTHMUS, "run", "--socket", str(lab["host-b"].socket_path), "--remote", figure.SERVER)
     script = "readlink /proc/self/ns/net; echo ready; exec sleep 60"
-    running = lab["host-b"].start("sleep", *words, "--", "sh", "-c", script, ready="ready")
+    running = lab["host-b"].start(how.name, *words, "--", "sh", "-c", script, ready="ready")
     namespace = int(running.tail().partition("net:[")[2].partition("]")[0])
     assert held() == before + 1
     assert is_named(namespace)
-    assert running.stop() == 128 + signal.SIGTERM
+    running.process.send_signal(how)
+    assert running.process.wait(10) == 128 + how
     assert not is_named(namespace)
     assert wait_until(lambda: held() == before, 5)
 

@@ -76,6 +76,14 @@ def test_what_is_leased_is_not_tracked(config):
         assert f"ip {side} 149.112.240.55 meta l4proto {{ esp, ah }} notrack" in text
 
 
+@root
+def test_an_address_for_ipsec_only_has_no_ports_that_could_be_tracked():
+    text = TEXT.replace('ports = "10000-19999"\nspis = true\nike = true', "spis = true")
+    ipsec_only = configuration.parse(tomllib.loads(text), "gateway.toml")
+    assert "th sport {" not in nat.ruleset(ipsec_only)
+    assert "meta l4proto { esp, ah } notrack" in nat.wanted(ipsec_only)
+
+
 @pytest.mark.parametrize(
     ("statements", "words"),
     [

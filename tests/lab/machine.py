@@ -10,8 +10,12 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from isthmus.lab.scenarios import SCENARIOS
+
 ROOT = Path(__file__).parents[2]
 LABS = Path("/run/isthmus/lab")
+SHARED = bool(os.environ.get("ISTHMUS_TESTS_BESIDE"))
+"""Whether other tests run on this machine at the same time, as ./test has it."""
 
 
 def isthmus(*words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
@@ -54,6 +58,9 @@ class Machine:
 
     @classmethod
     def now(cls) -> Machine:
+        """What there is; while other tests run beside these, only what has a scenario's name."""
+        if SHARED:
+            return cls._of_scenarios()
         netns = Path("/run/netns")
         links = json.loads(_said("ip", "-json", "link"))
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
@@ -65,6 +72,22 @@ class Machine:
             mounts=frozenset(point for point in mounts if point.startswith("/run/isthmus")),
             labs=frozenset(str(each) for each in LABS.glob("*")),
             processes=frozenset(_lab_processes()),
+        )
+
+    @classmethod
+    def _of_scenarios(cls) -> Machine:
+        marks = tuple(f"{LABS}/{name}" for name in (*SCENARIOS, "bench-"))
+        nobody: frozenset[str] = frozenset()
+        namespaces = [each.name for each in Path("/run/netns").glob("ist-*")]
+        return cls(
+            namespaces=frozenset(
+                each for each in namespaces if each.startswith(tuple(f"ist-{name}-" for name in (*SCENARIOS, "bench")))
+            ),
+            links=nobody,
+            tables=nobody,
+            mounts=nobody,
+            labs=frozenset(str(each) for each in LABS.glob("*") if str(each).startswith(marks)),
+            processes=frozenset(line for line in _lab_processes() if any(mark in line for mark in marks)),
         )
 
 

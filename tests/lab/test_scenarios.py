@@ -87,7 +87,7 @@ def test_two_hosts_on_the_reference_plane():
 @pytest.mark.root
 @pytest.mark.slow
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("name", ["ipv6-lease", "sites"])
+@pytest.mark.parametrize("name", ["ipv6-lease", "narrow", "sites"])
 def test_what_depends_on_the_way_out_on_the_reference_plane(name):
     """Here the machine routes what a plane sends, and not the plane itself."""
     judged(isthmus("lab", "run", name, "--plane", "reference", "--json", seconds=100), name)
@@ -179,7 +179,9 @@ def test_up_shell_down():
     try:
         done = isthmus("lab", "up", "two-hosts")
         assert done.returncode == 0, done.stderr
-        page = isthmus("lab", "shell", "host-a", "--", "curl", "--silent", "--max-time", "5", "http://192.156.136.22/")
+        page = isthmus(
+            "lab", "shell", "two-hosts/host-a", "--", "curl", "--silent", "--max-time", "5", "http://192.156.136.22/"
+        )
         assert page.stdout.startswith("You are 149.112.240.55 port "), page.stderr
         assert isthmus("lab", "shell", "no-such-node").returncode == 2
         again = isthmus("lab", "up", "two-hosts")

@@ -21,7 +21,8 @@ A packet::
     length = 40        a total length that lies            pad = 6      octets after the total length
     outer = { a packet's header, and tunnel = "ipip" | "gre" ... }    the tunnel that it comes in
     outer = { ipv6 = "fd00::4 -> fd00::1", options = "limit hop" ... }    likewise, over IPv6
-    outer = { ipv6, icmpv6 = [2, 0], mtu = 1280, about = "fd00::1 -> fd00::4" }      an error about it, or another message
+    outer = { ipv6, icmpv6 = [2, 0], mtu = 1280, about = "fd00::1 -> fd00::4", octets }      an error about it, or another message
+    outer = { ipv4 = "10.0.0.9 -> 10.0.0.1", too_big = 1400, about = "10.0.0.1 -> 10.0.0.4", octets, without_df }    likewise
     hex = "..."        octets as they are
 
 A packet in fragments (inside of ``outer``, those of the outer packet)::

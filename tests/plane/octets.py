@@ -217,6 +217,8 @@ def tunnelled(spec: Spec, content: bytes) -> bytes:
             shim.chksum = spec["gre_sum"]
         content = bytes(shim / Raw(content))
         content = content[: spec.get("gre_cut", len(content))]
+    if "too_big" in spec:
+        return _too_big(spec, number, content)
     if "icmpv6" in spec:
         return _over_ipv6(spec, 58, _icmpv6(spec, number, content))
     if "ipv6" in spec:
@@ -231,11 +233,22 @@ def _icmpv6(spec: Spec, number: int, content: bytes) -> bytes:
     """An ICMPv6 message: an error about a tunnelled packet, quoted whole, or another that carries something."""
     if "about" in spec:
         src, dst = pair(spec["about"])
-        content = bytes(IPv6(src=src, dst=dst, hlim=64, nh=number) / Raw(content))
+        content = bytes(IPv6(src=src, dst=dst, hlim=64, nh=number) / Raw(content))[: spec.get("octets")]
     kind, code = spec["icmpv6"]
     message = ICMPv6Unknown(type=kind, code=code, msgbody=spec.get("mtu", 0).to_bytes(4, "big") + content)
     src, dst = pair(spec["ipv6"])
     return bytes(IPv6(bytes(IPv6(src=src, dst=dst, nh=58) / message)).payload)
+
+
+def _too_big(spec: Spec, number: int, content: bytes) -> bytes:
+    """An ICMP error that says that a tunnelled packet was too large for the next link."""
+    src, dst = pair(spec["about"])
+    quoted = IP(src=src, dst=dst, ttl=63, id=0, proto=number, flags="" if spec.get("without_df") else "DF")
+    quote = bytes(quoted / Raw(content))
+    message = ICMP(type=3, code=4, nexthopmtu=spec["too_big"]) / Raw(quote[: spec.get("octets", 548)])
+    if spec.get("damage"):
+        message = ICMP(bytes(message)[:-1] + bytes([bytes(message)[-1] ^ 0x55]))
+    return bytes(_header(spec) / message)
 
 
 def _over_ipv6(spec: Spec, number: int, content: bytes) -> bytes:

@@ -136,6 +136,7 @@ class KernelWithReference:
             slow.apply(effects)
             before, self.punted, outcomes, left = fast.counters(), [], [], []
             for at, (time, (realm, packet)) in enumerate(zip(_times(now, waits, len(packets)), packets, strict=True)):
+                hand_on(slow, fast, time)
                 found = self._kernel.one(fast, border, realm, packet)
                 if found[0] == "punt":
                     self.punted.append(at)
@@ -157,6 +158,12 @@ class KernelWithReference:
 
     def violations(self) -> list[Violation] | None:
         return self._violations
+
+
+def hand_on(slow: ReferencePlane, fast: Any, now: float) -> None:
+    """Tell the fast path what the slow one has learned of the ways, as ``daemon/planes.py`` does."""
+    for way, octets in slow.path_mtus(now=now):
+        fast.limit(way, octets)
 
 
 def _times(now: float, waits: Sequence[float], count: int) -> list[float]:

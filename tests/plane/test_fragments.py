@@ -172,7 +172,7 @@ def test_all_sources_have_a_limit_and_the_oldest_go() -> None:
 @pytest.mark.rfc("3102", "6.3")
 def test_a_flood_of_fragments_does_not_keep_others_from_being_put_together() -> None:
     waiting = Fragments()
-    packet = Ipv4Header(total_length=2020, identification=1, protocol=17, src=SRC, dst=DST).emit() + bytes(2000)
+    packet = Ipv4Header(total_length=2020, identification=60000, protocol=17, src=SRC, dst=DST).emit() + bytes(2000)
     for at in range(3 * fragment.MOST_PACKETS):
         assert put(waiting, first_of(at % 65536), source=at) is None
     first, last = cut(packet, 1500)

@@ -50,9 +50,7 @@ def image(border: Border, known: Image | None = None, *, addresses: int = 8, end
         shown = {place: pack.first_slice(value) for place, value in known.tables["addresses"].items()}
         slots = {place: first for place, first in shown.items() if first is not None}
         endpoints_known = known.tables["endpoints"].items()
-        numbers = {
-            pack.registered(value, registered=False): int.from_bytes(key, "little") for key, value in endpoints_known
-        }
+        numbers = {pack.plain(value): int.from_bytes(key, "little") for key, value in endpoints_known}
         owners = {place: pack.tag(value) for place, value in known.tables["owners"].items()}
     shift = border.slice_size.bit_length() - 1
     return Image(

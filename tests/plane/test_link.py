@@ -16,6 +16,7 @@ from scapy.packet import Raw
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import BindingKey, Owner
 from isthmus.border.effect import Ending, Unbind
+from isthmus.border.ranges import Ranges
 from isthmus.border.realm import Border, End, Realm, TunnelEnd
 from isthmus.border.selector import Kind, Selector
 from isthmus.border.verdict import Reason
@@ -163,6 +164,10 @@ def test_rules_name_whatever_may_be_ours_and_no_more() -> None:
         "  chain from0 {",
         '    type filter hook ingress device "near0" priority -300; policy accept;',
         '    ip daddr 10.0.0.1 ip protocol { 4, 47 } fwd to "port1"',
+        '    ip daddr 10.0.0.1 icmp type destination-unreachable icmp code frag-needed fwd to "port1"',
+        '    ip saddr 149.112.240.55/32 fwd to "port1"',
+        '    ip saddr 149.112.240.56/32 fwd to "port1"',
+        '    ip saddr 149.112.240.57/32 fwd to "port1"',
         "  }",
         "  chain from1 {",
         '    type filter hook ingress device "pub0" priority -300; policy accept;',
@@ -201,7 +206,20 @@ def test_rules_take_tunnels_over_ipv6_and_the_port_where_cookies_are_learned() -
         "isthmus_x", Border(realms=realms, tunnel_ends=(end,)), {PRIVATE: "port1", PUBLIC: "port2"}, [cookie]
     )
     assert '    ip6 daddr 2001:db8::1 meta l4proto { 4, 47 } fwd to "port1"' in text
+    assert '    ip6 daddr 2001:db8::1 icmpv6 type packet-too-big fwd to "port1"' in text
     assert '    ip daddr 192.0.2.9/32 udp dport 500 fwd to "port2"' in text
+
+
+@pytest.mark.rfc("3102", "6.2")
+def test_errors_about_what_was_sent_from_an_address_for_ipsec_only_are_steered_too() -> None:
+    local = Prefix.parse("149.112.240.58/32")
+    realms = (Realm(number=PUBLIC, name="public", interface="pub0"),)
+    for claim in (
+        Selector(realm=PUBLIC, local=local, kind=Kind.SPI, values=Ranges.of((4096, 8191))),
+        Selector(realm=PUBLIC, local=local, kind=Kind.COOKIE),
+    ):
+        text = ruleset("isthmus_x", Border(realms=realms, claims=(claim,)), {PUBLIC: "port2"})
+        assert 'ip daddr 149.112.240.58/32 ip protocol 1 fwd to "port2"' in text
 
 
 def test_bindings_outside_of_every_claim_are_steered_too(monkeypatch: pytest.MonkeyPatch) -> None:

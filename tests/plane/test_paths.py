@@ -12,7 +12,7 @@ from isthmus.border.binding import BindingKey, Owner
 from isthmus.border.effect import Bind, Ending, Unbind
 from isthmus.border.verdict import Drop, Forward, Pass, Reason
 from isthmus.plane.reference import KnownPaths, ReferencePlane
-from isthmus.plane.reference.ike import LIFETIME_SECONDS, MOST_OF_ONE, Cookies
+from isthmus.plane.reference.ike import LIFETIME_SECONDS, MOST_OF_ONE, MOST_UNANSWERED, Cookies
 from plane.fixture import NOW, build, scene, stage
 
 PRIVATE, PUBLIC = 1, 2
@@ -166,6 +166,22 @@ def test_one_host_has_a_share_of_cookies() -> None:
     kept = [cookies.owner(PUBLIC, SHARED, at.to_bytes(8, "big"), now=NOW) for at in range(4)]
     assert kept == [FOUR, None, FOUR, FOUR], "what is used stays, the longest unused goes"
     assert cookies.owner(PUBLIC, SHARED, b"neighbour", now=NOW) == FIVE
+
+
+@pytest.mark.rfc("3104", "6.1")
+def test_strangers_who_call_a_host_do_not_drive_out_the_cookies_that_it_uses() -> None:
+    cookies = Cookies()
+    cookies.use(FOUR, PUBLIC, SHARED, b"mine....", now=NOW)
+    cookies.use(FOUR, PUBLIC, SHARED, b"answered", now=NOW, by_peer=True)
+    cookies.use(FOUR, PUBLIC, SHARED, b"answered", now=NOW)
+    for at in range(1, 2 * MOST_OF_ONE):
+        cookies.use(FOUR, PUBLIC, SHARED, at.to_bytes(8, "big"), now=NOW + at, by_peer=True)
+    assert len(cookies) == 2 + MOST_UNANSWERED
+    for each in (b"mine....", b"answered"):
+        assert cookies.owner(PUBLIC, SHARED, each, now=NOW) == FOUR
+        cookies.use(FOUR, PUBLIC, SHARED, each, now=NOW + 1, by_peer=True)
+    cookies.forget(FOUR, PUBLIC, SHARED)
+    assert len(cookies) == 0
 
 
 @pytest.mark.rfc("3104", "6.1")

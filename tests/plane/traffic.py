@@ -12,8 +12,10 @@ from isthmus.border.crossing import TunnelKind
 from isthmus.border.effect import Bind
 from isthmus.border.realm import Border, End
 from isthmus.border.selector import Kind
-from isthmus.checksum import checksum
+from isthmus.checksum import checksum, pseudo_header
 from isthmus.plane import Programmable
+from isthmus.plane.reference.tunnel import encapsulate
+from isthmus.wire.ipv4 import Ipv4Header
 
 PRIVATE, PUBLIC = 7, 9
 GATEWAYS = [Address.parse(text) for text in ("10.0.0.1", "10.0.0.2", "fd00::1")]
@@ -54,6 +56,8 @@ class Packets:
 
     def make(self) -> tuple[int, bytes]:
         """A packet and the realm that it arrives in."""
+        if self._one_in(16):
+            return PRIVATE, self._too_big()
         if self._one_in(2):
             return PRIVATE, self._tunnelled()
         packet, _ = self._plain(outward=not self._at_gateway)
@@ -193,6 +197,31 @@ class Packets:
             return self._over_ipv6(sender, end, protocol, content)
         return _header(sender, end, protocol, content, **self._fields(len(content)))
 
+    def _too_big(self) -> bytes:
+        """An error from within a tunnel: what we sent there was too large."""
+        choose = self._rng.choice
+        inner, binding = self._plain(outward=not self._at_gateway)
+        if binding is None:
+            return self._tunnelled()
+        tunnel = binding.crossing
+        head = Ipv4Header(
+            total_length=choose([1300, 1440, 1441]),
+            protocol=17,
+            src=Address.from_octets(inner[12:16]) if len(inner) >= 20 else PEERS[0],
+            dst=Address.from_octets(inner[16:20]) if len(inner) >= 20 else SHARED[0],
+        )
+        inner = head.emit() + bytes(head.total_length - 20)
+        outer = encapsulate(inner, tunnel)[: choose([548, 548, 64, 28])]
+        router, mtu = choose([*PEERS, *HOSTS, *GATEWAYS]), choose([0, 500, 576, 600, 1000, 1280, 1300, 1400, 2000])
+        if tunnel.local.family is Family.IPV6:
+            content = struct.pack("!BBHI", choose([2, 2, 2, 1]), 0, 0, mtu) + outer
+            sum_ = checksum(content, pseudo_header(tunnel.remote.octets, tunnel.local.octets, 58, len(content)))
+            content = content[:2] + sum_.to_bytes(2, "big") + content[4:]
+            return self._over_ipv6(tunnel.remote, tunnel.local, 58, content)
+        source = router if router.family is Family.IPV4 else tunnel.remote
+        message = _icmp(3, struct.pack("!HH", 0, mtu), outer, code=choose([4, 4, 4, 1]))
+        return _header(source, tunnel.local, 1, message, **self._fields(len(message)))
+
     def _over_ipv6(self, src: Address, dst: Address, protocol: int, content: bytes) -> bytes:
         choose = self._rng.choice
         if self._one_in(12):
@@ -207,8 +236,8 @@ class Packets:
         return head + src.octets + dst.octets + content + b"\xee" * choose([0, 0, 0, 3])
 
 
-def _icmp(kind: int, rest: bytes, body: bytes) -> bytes:
-    blank = struct.pack("!BBH", kind, 0, 0) + rest + body
+def _icmp(kind: int, rest: bytes, body: bytes, *, code: int = 0) -> bytes:
+    blank = struct.pack("!BBH", kind, code, 0) + rest + body
     return blank[:2] + checksum(blank).to_bytes(2, "big") + blank[4:]
 
 

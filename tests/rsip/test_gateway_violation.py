@@ -122,6 +122,13 @@ def test_an_unregistered_source_hears_301_where_it_was_just_heard_or_at_rsips_ow
     assert send.peer.port == 4555
 
 
+def test_a_source_that_could_not_register_hears_nothing():
+    talk = raw()
+    stranger = Owner(NEAR, Address.parse("192.0.2.77"))
+    talk.gateway.report(violation(Reason.UNREGISTERED, owner=stranger, flow=None), now=talk.now)
+    assert unasked(talk) == []
+
+
 def test_without_udp_an_unregistered_source_hears_nothing():
     talk = raw(udp=False)
     talk.gateway.report(violation(Reason.UNREGISTERED), now=talk.now)

@@ -14,6 +14,7 @@ from isthmus.wire import gre, icmp, text
 from isthmus.wire.ipv4 import Ipv4Header
 from isthmus.wire.ipv6 import Ipv6Header
 from isthmus.wire.rsip.message import emit
+from isthmus.wire.slp import message as slp
 from isthmus.wire.transport import Protocol, TcpFlag, TcpHeader, emit_udp
 from wire.samples import LAVISH, VECTORS
 from wire.strategies import messages, unhurried
@@ -58,6 +59,25 @@ SYN = ipv4(Protocol.TCP, TcpHeader(src_port=1, dst_port=2, sequence=3, flags=Tcp
         ),
         (ipv4(50, bytes.fromhex("1234567800000001")), "IP 10.0.0.1 > 192.0.2.7 ESP ttl 64 | ESP spi 0x12345678"),
         (ipv4(50, b"\1"), "IP 10.0.0.1 > 192.0.2.7 ESP ttl 64 | ESP spi cut short"),
+        (
+            udp(bytes.fromhex("0101010101010101 0000000000000000 21202208 00000000 0000001c"), dst_port=500),
+            (
+                "IP 10.0.0.1 > 192.0.2.7 UDP ttl 64 | UDP 40001 > 500 length 28 | "
+                "IKE v2 IKE_SA_INIT cookies 0101010101010101:0000000000000000"
+            ),
+        ),
+        (
+            udp(slp.emit(slp.Message(xid=7, body=slp.SrvRqst(service_type="service:rsip"))), dst_port=427),
+            (
+                "IP 10.0.0.1 > 192.0.2.7 UDP ttl 64 | UDP 40001 > 427 length 38 | "
+                "SLP SRV_RQST xid 7 service_type service:rsip"
+            ),
+        ),
+        (udp(b"abc", dst_port=500), "IP 10.0.0.1 > 192.0.2.7 UDP ttl 64 | UDP 40001 > 500 length 3 | ike [IKE header at octet 0: needs 28 octets, 3 left]"),
+        (
+            ipv4(2, bytes.fromhex("1600f8faef010203")),
+            "IP 10.0.0.1 > 192.0.2.7 2 ttl 64 | IGMP type 0x16 join 239.1.2.3",
+        ),
         (ipv4(132, b"12"), "IP 10.0.0.1 > 192.0.2.7 132 ttl 64 | 2 octets"),
         (ipv4(17, b"12345678", mf=True, fragment_offset=2), "IP 10.0.0.1 > 192.0.2.7 UDP ttl 64 frag 16+ | 8 octets"),
         (ipv4(6, b"", header_checksum=1), "IP 10.0.0.1 > 192.0.2.7 TCP ttl 64 bad checksum | tcp [TCP header at octet 0: needs 20 octets, 0 left]"),

@@ -62,6 +62,7 @@ enum reason {
 	UNKNOWN_COOKIE = 28,
 	COOKIE_IN_USE = 29,
 	NO_IDENTIFIER = 30,
+	NOT_TUNNELLED = 31,
 };
 #define REASONS 64 /* room in the counters */
 
@@ -219,12 +220,13 @@ struct endpoint {
 	__be32 realm; /* the near realm */
 	__u32 owner;  /* the owner's tag */
 	__u32 device; /* at a host: ifindex that delivers; 0: the realm's interface */
-	__u16 mtu;
+	__u16 mtu; /* largest packet that the way carries, as far as is known */
 	__u16 kind;
 	__u32 flags;
 	__be32 local[4];
 	__be32 remote[4];
-	__u32 padding[3]; /* to 64 octets, a line of the cache */
+	__u32 made_for; /* the mtu without what errors from within the tunnel say; at a host that of its device */
+	__u32 padding[2]; /* to 64 octets, a line of the cache */
 };
 
 enum endpoint_flag {

@@ -255,7 +255,7 @@ static __always_inline int deliver_inner(struct __sk_buff *skb, struct ingress *
 
 	if (!from || !arrival)
 		return TC_ACT_SHOT;
-	if (is_too_big(skb, &arrival->inner, tunnel->mtu))
+	if (is_too_big(skb, &arrival->inner, tunnel->made_for))
 		return punt(skb, from, TOO_BIG);
 	tos = egress_tos(arrival->outer.raw.tos, arrival->inner.raw.tos);
 	amend(&arrival->inner, tos, false);
@@ -378,10 +378,14 @@ static __always_inline int decide(struct __sk_buff *skb, struct ingress *from, c
 			return from_tunnel(skb, from, arrival, 0, tunnel->end);
 		}
 	}
+	if (is_fragmentation_needed(skb, &arrival->outer) && tunnel_end(interface, arrival->outer.raw.daddr))
+		return punt(skb, from, NO_ROUTE);
 	if (interface->flags & INTERFACE_TUNNELS_ONLY)
 		return pass(skb);
 	if (from->end == HOST)
 		return from_program(skb, from, &arrival->outer);
+	if (is_leased_beyond(interface, arrival->outer.raw.saddr))
+		return drop(skb, NOT_TUNNELLED);
 	return toward_binding(skb, from, &arrival->outer);
 }
 
@@ -404,6 +408,8 @@ static __noinline int decide6(struct __sk_buff *skb, struct ingress *from, const
 	tunnel = tunnel_end6(interface, &mine->outer);
 	if (!tunnel)
 		return pass(skb);
+	if (is_packet_too_big(skb, &arrival->outer))
+		return punt(skb, from, NO_ROUTE);
 	protocol = tunnelled6(skb, arrival->outer.at + arrival->outer.header, arrival->outer.raw.protocol);
 	if (protocol == IPPROTO_FRAGMENT)
 		return punt(skb, from, FRAGMENT);

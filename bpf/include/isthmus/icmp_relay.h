@@ -8,6 +8,9 @@
 
 #include <isthmus/classify.h>
 
+#define ICMP_FRAGMENTATION_NEEDED 4 /* code of "destination unreachable" */
+#define ICMPV6_PACKET_TOO_BIG 2
+
 /* Whether an error from outside quotes a packet of somebody else than its addressee (RFC 3102 §6.2). */
 static __always_inline bool is_forged_inward(const struct ipv4 *packet, const struct ends *both)
 {
@@ -18,6 +21,26 @@ static __always_inline bool is_forged_inward(const struct ipv4 *packet, const st
 static __always_inline bool is_forged_outward(const struct ipv4 *packet, const struct ends *both)
 {
 	return both->quoted && (packet->raw.saddr != both->src || packet->raw.daddr != both->dst);
+}
+
+/* Whether a packet says that another was too large: to a tunnel's end, perhaps an outer one (RFC 1191 §4; RFC 2003 §4). */
+static __always_inline bool is_fragmentation_needed(struct __sk_buff *skb, const struct ipv4 *packet)
+{
+	__u8 message[2];
+
+	return packet->raw.protocol == IPPROTO_ICMP && !is_fragment(packet) &&
+	       !bpf_skb_load_bytes(skb, packet->at + packet->header, message, sizeof(message)) &&
+	       message[0] == ICMP_DEST_UNREACH && message[1] == ICMP_FRAGMENTATION_NEEDED;
+}
+
+/* The same of IPv6 (RFC 4443 §3.2; RFC 2473 §8). */
+static __always_inline bool is_packet_too_big(struct __sk_buff *skb, const struct ipv4 *packet)
+{
+	__u8 type;
+
+	return packet->raw.protocol == IPPROTO_ICMPV6 &&
+	       !bpf_skb_load_bytes(skb, packet->at + packet->header, &type, sizeof(type)) &&
+	       type == ICMPV6_PACKET_TOO_BIG;
 }
 
 static __always_inline bool is_multicast(__be32 address)

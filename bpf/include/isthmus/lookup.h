@@ -331,6 +331,14 @@ static __always_inline bool is_meant(__be32 realm, __be32 address)
 	return may_be_meant(address) && is_meant_exactly(realm, address);
 }
 
+/* Whether tunnels of a realm lead to where an address is leased: then it comes by a tunnel or not at all. */
+static __always_inline bool is_leased_beyond(const struct interface *interface, __be32 address)
+{
+	if (interface->first.end == GATEWAY)
+		return is_meant(interface->first.leads_to, address);
+	return interface->first6.end == GATEWAY && is_meant(interface->first6.leads_to, address);
+}
+
 /* Whether anything of an address is held by value. */
 static __always_inline bool is_held_in_part(__be32 realm, __be32 address)
 {

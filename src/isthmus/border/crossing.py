@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from isthmus.address import Address, Family
 
@@ -24,6 +25,15 @@ _OVERHEAD = {
     (TunnelKind.GRE, Family.IPV4): 24,
     (TunnelKind.GRE, Family.IPV6): 44,
 }
+
+
+class Way(NamedTuple):
+    """From one end of tunnels to the other: what all tunnels between the two have in common."""
+
+    realm: int
+    "Number of the realm that the ends are in."
+    local: Address
+    remote: Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +60,11 @@ class Tunnel:
             raise ValueError("only GRE has a checksum of its own")
         if not 68 <= self.mtu <= 65535 - self.overhead:
             raise ValueError(f"tunnel MTU {self.mtu} is not within 68..{65535 - self.overhead}")
+
+    @property
+    def way(self) -> Way:
+        """Between which ends it is."""
+        return Way(self.realm, self.local, self.remote)
 
     @property
     def overhead(self) -> int:

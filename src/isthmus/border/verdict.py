@@ -72,6 +72,7 @@ class Reason(enum.IntEnum):
     UNKNOWN_COOKIE = 28, 0, "An IKE packet to the shared port 500 has an initiator cookie that no host has used."
     COOKIE_IN_USE = 29, 0, "Another host behind the same address already uses this IKE initiator cookie with port 500."
     NO_IDENTIFIER = 30, 0, "Every ICMP identifier of this host's lease is in use by another of its programs."
+    NOT_TUNNELLED = 31, 0, "A packet from the hosts' side has a leased source address and came outside of any tunnel."
 
     @property
     def is_drop(self) -> bool:

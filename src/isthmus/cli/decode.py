@@ -45,7 +45,7 @@ def decode(
     ] = None,
     as_json: output.Json = False,
 ) -> None:
-    """Show octets or a capture as text: RSIP, IPv4, IPv6, IP-in-IP, GRE, UDP, TCP, ICMP.
+    """Show octets or a capture as text: RSIP, IPv4, IPv6, IP-in-IP, GRE, UDP, TCP, ICMP, IKE, SLP, IGMP.
 
     Hex may have spaces, colons and the offsets that tcpdump -x and xxd print; an empty line
     separates packets. It may be an IP packet, an Ethernet frame, or a bare RSIP message.

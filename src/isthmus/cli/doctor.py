@@ -35,19 +35,22 @@ def doctor(
     Devices and eBPF programs are really made and loaded, in a network namespace of their own
     that is gone at the end: nothing of the machine is changed. Every line is OK, WARN (works
     without, or works worse) or MISSING. The last lines say which planes can run here; the
-    exit status is 1 if none can. What is printed is fit for a bug report.
+    exit status is 1 if none can, or if something is MISSING that CONFIG needs. What is printed
+    is fit for a bug report.
     """
     loaded = _load(config)
-    findings = [*machine(), *settings(loaded)]
+    found = list(settings(loaded))
+    findings = [*machine(), *found]
     planes = verdict(findings)
+    unmet = loaded is not None and any(each.status is Status.MISSING for each in found)
     if as_json:
         listed = [asdict(each) for each in findings]
         works = {each.name.removeprefix("plane "): each.status is not Status.MISSING for each in planes}
-        output.print_json({"findings": listed, "planes": works, "ok": any(works.values())})
+        output.print_json({"findings": listed, "planes": works, "ok": not unmet and any(works.values())})
     else:
         for each in (*findings, *planes):
             typer.echo(line(each))
-    if all(each.status is Status.MISSING for each in planes):
+    if unmet or all(each.status is Status.MISSING for each in planes):
         raise typer.Exit(1)
 
 

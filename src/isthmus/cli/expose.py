@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import secrets
-import signal
 from contextlib import ExitStack
 from typing import Annotated
 
@@ -43,7 +42,7 @@ def expose(
     from isthmus.daemon.exposure import Exposure
     from isthmus.daemon.program import route_to, temporary_agent
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    output.on_end(_interrupt)
     with ExitStack() as stack:
         device = None
         if gateway is not None:

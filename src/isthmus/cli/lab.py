@@ -80,7 +80,8 @@ def run(
 def up(name: Name, *, plane: Annotated[str, typer.Option(help="auto, kernel or reference.")] = "auto") -> None:
     """Build the network of a scenario, start its daemons, and leave it standing.
 
-    'isthmus lab shell NODE' is a shell in one of its nodes; 'isthmus lab down' takes it away.
+    'isthmus lab shell NODE' is a shell in one of its nodes, where commands find that node's daemon
+    without --socket; 'isthmus lab down' takes it away.
     """
     scenario = _scenario(name)
     if privilege.setting() is None:
@@ -90,8 +91,10 @@ def up(name: Name, *, plane: Annotated[str, typer.Option(help="auto, kernel or r
     nodes = [node.name for node in scenario.network.nodes if not node.segment]
     typer.echo(f"{name} is up: {', '.join(nodes)}")
     typer.echo(f"  isthmus lab shell {nodes[0]}")
-    typer.echo(f"  isthmus leases --socket {network['gateway'].socket_path}")
-    typer.echo("  isthmus lab down")
+    serving = [name for name in nodes if network[name].socket_path.exists()]
+    for each in serving[:1]:
+        typer.echo(f"  isthmus lab shell {each} -- isthmus leases")
+    typer.echo(f"  isthmus lab down {name}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -109,8 +112,14 @@ def shell(
         if space == f"{PREFIX}-{record.name}-{wanted}" and name in ("", record.name)
     ]
     if not found:
-        there = [space.removeprefix(f"{PREFIX}-{record.name}-") for record in records() for space in record.namespaces]
+        there = [
+            f"{record.name}/{space.removeprefix(f'{PREFIX}-{record.name}-')}"
+            for record in records()
+            for space in record.namespaces
+        ]
         output.fail(f"there is no node {node!r}; {'there are ' + ', '.join(there) if there else 'no network is up'}")
+    # Those that stand by themselves are meant, not those that a test or a 'lab run' plays with.
+    found = [each for each in found if not each[0].maker] if any(not each[0].maker for each in found) else found
     if len(found) > 1:
         output.fail(
             f"{node!r} is in several networks; write one of {', '.join(f'{r.name}/{wanted}' for r, _ in found)}"
@@ -130,7 +139,8 @@ def shell(
 def down(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one.")] = None) -> None:
     """Take away every network that nobody keeps, also what a killed lab has left."""
     removed = lab.down(name)
-    typer.echo("\n".join(f"{name} is gone" for name in removed) or "No network was up.")
+    nothing = "No network was up." if name is None else f"No network {name} was up."
+    typer.echo("\n".join(f"{each} is gone" for each in removed) or nothing)
 
 
 def _scenario(name: str) -> Scenario:

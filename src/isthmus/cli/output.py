@@ -12,11 +12,13 @@ import functools
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
@@ -46,6 +48,17 @@ State = Annotated[
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+
+def on_end(leave: Callable[[int, FrameType | None], None]) -> None:
+    """Let a command that holds something end in order, also when it is asked to by another or its terminal closes.
+
+    Args:
+        leave: Raises what ends it; not called for a SIGHUP that is ignored, as by ``nohup``.
+    """
+    signal.signal(signal.SIGTERM, leave)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, leave)
 
 
 def fail(problem: str) -> NoReturn:

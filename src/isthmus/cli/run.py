@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -50,7 +49,7 @@ def run(
     from isthmus.daemon.control import find_socket
     from isthmus.daemon.program import Program, route_to, temporary_agent
 
-    signal.signal(signal.SIGTERM, _leave)
+    output.on_end(_leave)
     listens = output.port_ranges("--listen", listen) if listen is not None else None
     resolver = output.ip_address("--dns", dns) if dns is not None else None
     with ExitStack() as stack:

@@ -42,7 +42,7 @@ class Connection:
 
     def push(self, event: Mapping[str, Any]) -> None:
         """Send an event line; a client that has gone or does not read misses it."""
-        if not self._writer.is_closing():
+        if not self._writer.is_closing() and self._writer.transport.get_write_buffer_size() < LINE_LIMIT:
             self._writer.write(json.dumps(event).encode() + b"\n")
 
 
@@ -131,6 +131,9 @@ class ControlClient:
         self._socket.settimeout(timeout)
         try:
             self._socket.connect(str(path))
+        except PermissionError as error:
+            self._socket.close()
+            raise ControlError(f"{path}: only who started the daemon, and root, may ask it") from error
         except OSError as error:
             self._socket.close()
             hint = "start it with 'isthmus up CONFIG', or name its socket with --socket"

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from isthmus.border.binding import BindingKey
+from isthmus.border.binding import BindingKey, Owner
 from isthmus.border.effect import Bind, Deregister, Peer, Plan, Register, Remember, Send, Unbind, in_order
-from isthmus.border.verdict import Violation
+from isthmus.border.verdict import Reason, Violation
 from isthmus.daemon.clock import Clock
 from isthmus.daemon.messages import Message, log
+from isthmus.daemon.misuses import Misuses
 from isthmus.errors import IsthmusError, PlaneError, StoreError, WireError
 from isthmus.plane import Plane
 from isthmus.rsip.gateway import Gateway
@@ -66,6 +67,7 @@ class GatewayDriver:
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self.gateway = make_gateway()
         self._refused: Counter[ErrorCode | str] = Counter()
+        self._misuses = Misuses()
         # What was programmed by the end of the last batch.
         self._standing: set[BindingKey] = set()
         self.batches = 0
@@ -110,11 +112,13 @@ class GatewayDriver:
         self.gateway.connection_lost(peer)
 
     def violations(self, events: Iterable[Violation]) -> None:
-        """Take misuses that the plane saw."""
+        """Take misuses that the plane saw: of as many alike as there are, one is reported to their host, and logged."""
+        counted: dict[tuple[Owner, Reason], list[Violation]] = {}
         for each in events:
-            flow = each.flow.text if each.flow is not None else ""
-            log(Message.VIOLATION, reason=each.reason.name, host=str(each.owner), flow=flow)
-            self.gateway.report(each, now=self._clock.now())
+            counted.setdefault((each.owner, each.reason), []).append(each)
+        for alike in counted.values():
+            self._misuses.add(alike[0], len(alike))
+            self.gateway.report(alike[0], now=self._clock.now())
         self._wake.set()
 
     def nudge(self) -> None:
@@ -211,6 +215,7 @@ class GatewayDriver:
 
     def stop(self) -> None:
         """Let the disk thread finish."""
+        self._misuses.close()
         self._disk.shutdown(wait=True)
 
 

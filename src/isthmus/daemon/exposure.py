@@ -44,6 +44,8 @@ _ONLY_SYN = (
     (0x06, 0, 0, 0),  # leave
 )
 """A classic BPF program (code, jump if true, jump if false, operand): the first packets of TCP connections."""
+_TABLE = "isthmus_expose_"
+"The beginning of the names of our tables. An abstract socket of the same name says that one is in use."
 _REMEMBERED = 256
 """Callers; a first packet that is repeated is no second call."""
 
@@ -103,7 +105,11 @@ class Exposure:
         self._doorbell: Doorbell | None = None
         self._agent = ControlClient(agent)
         self._agent.demand_same_network()
-        self._table = f"isthmus_expose_{secrets.token_hex(4)}"
+        self._table = f"{_TABLE}{secrets.token_hex(4)}"
+        self._sign_of_life = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sign_of_life.bind(f"\0{self._table}")
+        self._sign_of_life.listen()
+        _remove_stale_tables()
         try:
             self._take(self._agent.request(self._request))
         except BaseException:
@@ -165,13 +171,16 @@ class Exposure:
             yield f"published again at {self.text}"
         elif event.get("event") == "lost" and event["bind_id"] == self.bind_id:
             yield f"the lease is over ({event['ending']})"
+            problem = ""
             while not event["again"]:
                 try:
                     self._take(self._agent.request(self._request))
                     yield f"published again at {self.text}"
                     return
                 except ControlError as error:
-                    yield f"not published: {error}"
+                    if str(error) != problem:
+                        problem = str(error)
+                        yield f"not published, asking on: {problem}"
                     time.sleep(AGAIN_SECONDS)
 
     def close(self) -> None:
@@ -180,6 +189,7 @@ class Exposure:
             self._agent.close()
         self._hang_up()
         self._untranslate()
+        self._sign_of_life.close()
 
 
 class Doorbell:
@@ -215,6 +225,32 @@ class Doorbell:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def _remove_stale_tables() -> None:
+    """Remove the translations of processes that were killed: they would turn aside who leases the port next."""
+    try:
+        listed = subprocess.run(
+            ["nft", "list", "tables", "ip"], check=False, capture_output=True, text=True, timeout=30
+        )
+    except FileNotFoundError:
+        return
+    for line in listed.stdout.splitlines():
+        table = line.rpartition(" ")[2]
+        if table.startswith(_TABLE) and not _is_alive(table):
+            _nft(f"delete table ip {table}\n")
+
+
+def _is_alive(table: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(f"\0{table}")
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _nft(script: str) -> str:

@@ -21,6 +21,7 @@ from isthmus.daemon.endpoint import DatagramEndpoint, StreamEndpoint
 from isthmus.daemon.membership import Members
 from isthmus.daemon.messages import Message, log
 from isthmus.daemon.multicast import Legs, MulticastProxy
+from isthmus.daemon.occupancy import occupy_store
 from isthmus.daemon.parent import Parent
 from isthmus.daemon.planes import MachinePlane
 from isthmus.daemon.remote_plane import RemotePlane
@@ -61,7 +62,9 @@ class GatewayRole:
         self._parent = None if wanted is None else Parent(wanted.socket, pool(config).claims, clock)
         with contextlib.ExitStack() as undo:
             self._store: LeaseStore = open_store(config.isthmus.state)
-            undo.callback(self._store.close)
+            self._occupied = contextlib.ExitStack()
+            undo.callback(self._close_store)
+            self._occupied.enter_context(occupy_store(self._store))
             self._plane = self._make_plane()
             undo.callback(self._plane.destroy)
             self._driver = GatewayDriver(
@@ -187,7 +190,11 @@ class GatewayRole:
             with contextlib.suppress(PlaneError):
                 nat.remove(self._config)
         self._plane.destroy()
+        self._close_store()
+
+    def _close_store(self) -> None:
         self._store.close()
+        self._occupied.close()
 
     @property
     def handlers(self) -> dict[str, Handler]:

@@ -229,7 +229,10 @@ class HostRole:
             log(Message.PLANE_FAILED, error=str(error))
             self._settlement.evict(event.bind_id, Ending.FREED)
             self._host.free(event.bind_id)
-            self._fail(want, str(error))
+            if want.stands:
+                self._later(want)
+            else:
+                self._fail(want, str(error))
             return
         log(
             Message.LEASED,

@@ -41,12 +41,27 @@ class Message(enum.Enum):
     VIOLATION = (
         logging.WARNING,
         "A host misused the data plane.",
-        "The packet was dropped. 'isthmus explain REASON' says what it did; look at that host's routes and addresses.",
+        "The packets were dropped; the flow is the first one's. 'isthmus explain REASON' says what is wrong with them.",
+    )
+    VIOLATIONS = (
+        logging.WARNING,
+        "More hosts misused the data plane than have a line of their own.",
+        "All was dropped. So many are one machine that forges its address: look at the near link with a capture.",
     )
     ENDPOINT_FOLLOWS = (
         logging.INFO,
         "The tunnel endpoint holds what its gateway said.",
         "A gateway elsewhere leases what this machine forwards; until its deadlines it forwards without it.",
+    )
+    INTERFACE_ANEW = (
+        logging.WARNING,
+        "An interface of a realm was made anew, and the plane takes its packets again.",
+        "Packets that came meanwhile were the machine's own. The device of a lease, made for each lease, does this.",
+    )
+    WAY_NARROW = (
+        logging.INFO,
+        "A router between two tunnel ends carries less than the tunnels were made for.",
+        "For ten minutes senders are told the smaller size. If it comes again and again, lower [gateway] tunnel_mtu.",
     )
     ATTRACTED = (
         logging.INFO,

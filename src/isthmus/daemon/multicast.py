@@ -286,7 +286,7 @@ def _remedy(error: OSError) -> str:
         return "another multicast router runs here (pimd, smcroute): stop it, or leave out [gateway.multicast]"
     if error.errno == errno.ENOPROTOOPT:
         return "this kernel has no CONFIG_IP_MROUTE: leave out [gateway.multicast]"
-    return f"the kernel says: {error.strerror}"
+    return f"the kernel says: {error.strerror or error}"
 
 
 def _open_ears(interface: str) -> socket.socket:

@@ -96,7 +96,8 @@ def _untracked(gateway: GatewaySection) -> list[str]:
                 rules.append(f"ip {side} {pool.prefix} notrack")
                 continue
             ports = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in leased_ports(gateway, pool.address).pairs)
-            rules.append(f"ip {side} {pool.address} meta l4proto {{ tcp, udp }} th {port} {{ {ports} }} notrack")
+            if ports:  # none, where an address is for IPsec only
+                rules.append(f"ip {side} {pool.address} meta l4proto {{ tcp, udp }} th {port} {{ {ports} }} notrack")
             if pool.spis is not None:
                 rules.append(f"ip {side} {pool.address} meta l4proto {{ esp, ah }} notrack")
     return rules

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One daemon serves an interface: a second would take the first one's place there and leave nothing when it ends.
+"""What only one daemon may have at a time; it goes with the process, however that ends.
 
-Whoever serves an interface listens on an abstract socket of its name (unix(7)). That belongs to the network
-namespace, as interfaces do, and goes with the process, however it ends.
+An interface: a second daemon would take the first one's place there and leave nothing when it ends. Whoever serves
+one listens on an abstract socket of its name (unix(7)), which belongs to the network namespace, as interfaces do.
+
+A lease store: two gateways would lease the same things twice. Its file is locked by flock(2), which SQLite does not
+use.
 """
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
 from collections.abc import Iterable
@@ -14,6 +18,9 @@ from contextlib import ExitStack
 
 from isthmus.daemon.config import RealmSection
 from isthmus.daemon.control import ControlError
+from isthmus.errors import StoreUnavailable
+from isthmus.store import LeaseStore
+from isthmus.store.sqlite import SqliteStore
 
 _CREDENTIALS = struct.Struct("=iII")
 
@@ -27,6 +34,24 @@ def occupy(realms: Iterable[RealmSection]) -> ExitStack:
     with ExitStack() as stack:
         for each in realms:
             stack.enter_context(_occupy(each))
+        return stack.pop_all()
+
+
+def occupy_store(store: LeaseStore) -> ExitStack:
+    """Have a store for ourselves until the result is closed, which must be after the store; others may still read it.
+
+    Raises:
+        StoreUnavailable: another gateway has it.
+    """
+    with ExitStack() as stack:
+        if isinstance(store, SqliteStore):
+            file = stack.enter_context(store.path.open("rb"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise StoreUnavailable(
+                    f"{store.path}: another gateway keeps its leases here; give this one a file of its own"
+                ) from error
         return stack.pop_all()
 
 

@@ -112,12 +112,14 @@ class Parent:
                 if text:
                     held.setdefault((address, kind), []).append(Ranges.parse(text))
             until[address] = min(until.get(address, row["expires_at"]), row["expires_at"])
-        missing = [
-            str(claim)
-            for claim in self._claims
-            if claim.kind in (None, Kind.PORT, Kind.SPI) and not all(address in whole for address in claim.local)
-            if claim.kind is None or not merge(held.get((claim.address, claim.kind), ())).covers(claim.values)
-        ]
-        gone = {claim.address for claim in self._claims if str(claim) in missing}
+        missing = [claim for claim in self._claims if not _is_held(claim, whole, held)]
+        gone = {each for claim in missing for each in claim.local if claim.kind is not None or each not in whole}
         self._until = {address: end for address, end in until.items() if address not in gone}
         return f"{missing[0]} is not held" if missing else ""
+
+
+def _is_held(claim: Selector, whole: set[Address], held: dict[tuple[Address, Kind], list[Ranges]]) -> bool:
+    """Whether the parent has leased to us all that a claim says, or the addresses whole."""
+    if claim.kind not in (None, Kind.PORT, Kind.SPI) or all(address in whole for address in claim.local):
+        return True
+    return claim.kind is not None and merge(held.get((claim.address, claim.kind), ())).covers(claim.values)

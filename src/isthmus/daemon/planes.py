@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from isthmus.plane.kernel import KernelPlane
 
 DAY_SECONDS = 86400.0
+LOOK_SECONDS = 1.0
+"""How often to look whether an interface was made anew: it is another one then, and knows nothing of us."""
 
 
 class MachinePlane:
@@ -47,6 +50,9 @@ class MachinePlane:
         self._fast: KernelPlane | None = None
         self._watched: dict[int, Port] = {}
         self._daily: asyncio.TimerHandle | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._indexes: dict[str, int] = {}
         self._tell: Callable[[Iterable[Violation]], None] = lambda _violations: None
         self._open(config.isthmus.plane)
 
@@ -100,13 +106,39 @@ class MachinePlane:
         standing = tuple(standing)
         if self._fast is not None:
             self._fast.reconcile(standing)
-            for realm in self._border.realms:
-                port = self.port_name(realm.number)
-                if realm.interface is not None:
-                    self._fast.attach(realm.number, realm.interface, punt=port)
-                else:
-                    self._fast.punt(realm.number, port)
+            self._attach(self._fast)
         self._slow.apply((*self._stale(standing), *standing))
+        self._hand_on()
+
+    def _attach(self, fast: KernelPlane) -> None:
+        indexes = self._interfaces()
+        for realm in self._border.realms:
+            port = self.port_name(realm.number)
+            if realm.interface is not None:
+                fast.attach(realm.number, realm.interface, punt=port)
+            else:
+                fast.punt(realm.number, port)
+        self._indexes = indexes
+
+    def _interfaces(self) -> dict[str, int]:
+        """The interfaces of the realms that there are, with their indexes."""
+        wanted = {realm.interface for realm in self._border.realms}
+        return {name: index for index, name in socket.if_nameindex() if name in wanted}
+
+    def _follow_interfaces(self) -> None:
+        """Attach to an interface that was made anew, as a device is whose lease was lost and had again."""
+        self._look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._follow_interfaces)
+        now = self._interfaces()
+        anew = sorted(name for name, index in now.items() if self._indexes.get(name) != index)
+        wanted = {realm.interface for realm in self._border.realms if realm.interface is not None}
+        if self._fast is None or not anew or wanted - now.keys():
+            return
+        try:
+            off_loop(self._attach)(self._fast)
+        except PlaneError as error:
+            log(Message.PLANE_FAILED, error=str(error))
+        else:
+            log(Message.INTERFACE_ANEW, interfaces=anew)
 
     def _stale(self, standing: Iterable[Register | Bind]) -> list[Unbind | Deregister]:
         """What the slow path holds and should not."""
@@ -124,6 +156,7 @@ class MachinePlane:
         if self._fast is not None:
             asyncio.get_running_loop().add_reader(self._fast.fileno(), self._report)
             self._forget_daily()
+            self._follow_interfaces()
         self._watch()
 
     def _forget_daily(self) -> None:
@@ -146,7 +179,27 @@ class MachinePlane:
 
     def _serve(self, port: Port) -> None:
         self._slow.service(port, now=self._clock.now())
+        self._narrow()
         self._report()
+
+    def _narrow(self) -> None:
+        """Let the fast path know what errors from within tunnels have taught the slow one, as long as that knows it."""
+        self._hand_on()
+        expires_at = self._slow.reference.memory.path_mtus.expires_at
+        if expires_at is not None and self._forgetting is None:
+            delay = max(expires_at - self._clock.now(), 0.0)
+            self._forgetting = asyncio.get_running_loop().call_later(delay, self._forget)
+
+    def _forget(self) -> None:
+        self._forgetting = None
+        self._narrow()
+
+    def _hand_on(self) -> None:
+        for way, octets in self._slow.reference.path_mtus(now=self._clock.now()):
+            if self._fast is not None:
+                self._fast.limit(way, octets)
+            if octets is not None:
+                log(Message.WAY_NARROW, local=str(way.local), remote=str(way.remote), octets=octets)
 
     def _report(self) -> None:
         seen = self.events()
@@ -166,6 +219,7 @@ class MachinePlane:
         if self._fast is not None:
             self._fast.apply(effects)
         self._slow.apply(effects)
+        self._hand_on()
 
     def counters(self) -> Mapping[Reason, int]:
         """Packets by reason; what the fast path punted is counted by what became of it, too."""
@@ -205,7 +259,8 @@ class MachinePlane:
         for descriptor in self._watched:
             loop.remove_reader(descriptor)
         self._watched.clear()
-        if self._daily is not None:
-            self._daily.cancel()
+        for timer in (self._daily, self._look, self._forgetting):
+            if timer is not None:
+                timer.cancel()
         if self._fast is not None:
             loop.remove_reader(self._fast.fileno())

@@ -8,7 +8,9 @@ watched; before they run out more are asked for (RFC 3102 §3.1), and the range 
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,9 @@ WATCH_SECONDS = 0.05
 """How often the use of ports is looked at."""
 EVERYWHERE = (Prefix.parse("0.0.0.0/0"),)
 DEVICE_IN_NAMESPACE = "rsip0"
+NAMESPACES = Path("/run/netns")
+_HOME = Path("/run/isthmus")
+_OURS = re.compile(r"isthmus-[0-9a-f]{6}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +80,8 @@ class Program:
         """
         token = secrets.token_hex(3)
         self.namespace = f"isthmus-{token}"
+        self._sign_of_life = ExitStack()
+        "A lock on the namespace: without it, whoever made it was killed."
         self._step = ports
         self._peer = {"remote": remote, "remote_port": remote_port}
         self._agent = ControlClient(socket)
@@ -106,7 +113,10 @@ class Program:
 
     def _move_in(self) -> None:
         grant = self.grant
-        devices.make_namespace(self.namespace, self._device, inner=DEVICE_IN_NAMESPACE)
+        with _namespaces_locked():
+            _remove_stale_namespaces()
+            devices.make_namespace(self.namespace, self._device, inner=DEVICE_IN_NAMESPACE)
+            self._sign_of_life.enter_context(_locked(NAMESPACES / self.namespace))
         inner = devices.Device(name=DEVICE_IN_NAMESPACE)
         devices.configure(
             inner,
@@ -174,8 +184,41 @@ class Program:
     def close(self) -> None:
         """Give everything back."""
         self._agent.close()
+        self._sign_of_life.close()
         devices.remove_namespace(self.namespace)
         devices.remove(self._device)
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a file for ourselves (flock(2)).
+
+    Raises:
+        OSError: somebody else does, or it has gone.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _namespaces_locked() -> Iterator[None]:
+    """Nobody else makes or removes a program's namespace meanwhile."""
+    # Not /run/netns itself: 'ip netns add' locks that.
+    _HOME.mkdir(parents=True, exist_ok=True)
+    with _locked(_HOME):
+        yield
+
+
+def _remove_stale_namespaces() -> None:
+    """Remove the namespaces of those that were killed and could not; a program that still runs in one keeps it."""
+    for each in NAMESPACES.glob("isthmus-*"):
+        if _OURS.fullmatch(each.name):
+            with suppress(OSError), _locked(each, wait=False):
+                devices.remove_namespace(each.name)
 
 
 def _with_default_interrupt(enter: Any) -> Any:

@@ -29,6 +29,8 @@ _CONF, _DIRECTORY = "/run/strongswan.conf", "/run/swanctl"
 _PLUGINS = "random nonce aes sha1 sha2 hmac kdf gmp pem pkcs1 x509 pubkey kernel-netlink socket-default vici updown"
 _TOOL_PLUGINS = "random nonce aes sha1 sha2 hmac pem pkcs1 x509 pubkey"
 _IKE_PROPOSAL = "aes128-sha256-modp2048"
+_PROTECTED = (6, 17)
+"""TCP and UDP, by number: a small machine has no /etc/protocols to look the names up in."""
 _SECRET = "a secret that both know"  # noqa: S105 - of the lab, on no other machine
 
 
@@ -120,9 +122,9 @@ def selectors(address: str, ports: Ranges | None = None) -> tuple[str, ...]:
     into aligned blocks: a range that is none would be widened to the next block and swallow others' ports.
     """
     if ports is None:
-        return tuple(f"{address}/32[{protocol}]" for protocol in ("tcp", "udp"))
+        return tuple(f"{address}/32[{protocol}]" for protocol in _PROTECTED)
     blocks = [block for first, last in ports.pairs for block in _blocks(first, last)]
-    return tuple(f"{address}/32[{protocol}/{a}-{b}]" for protocol in ("tcp", "udp") for a, b in blocks)
+    return tuple(f"{address}/32[{protocol}/{a}-{b}]" for protocol in _PROTECTED for a, b in blocks)
 
 
 def _blocks(first: int, last: int) -> Iterable[tuple[int, int]]:

@@ -146,7 +146,8 @@ class Gateway:
         client = self._roster.get(violation.owner)
         if not code or (client is not None and code == ErrorCode.REGISTER_FIRST):
             return
-        if client is None and not self._policy.udp:
+        # Nor is anybody told who could not register: forged sources would have us write to all the world.
+        if client is None and (not self._policy.udp or self._policy.rule_for(violation.owner.address) is None):
             return
         # Silent: RFC 3103 §10.2 does not say where a host that never registered is told 301: at RSIP's own port.
         peer = client.peer if client is not None else self._departed(violation.owner, now)

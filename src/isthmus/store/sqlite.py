@@ -74,6 +74,11 @@ class SqliteStore:
                 raise
         self._ledger = Ledger(self._connection.execute)
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
     def load(self, *, rested_since: float) -> Snapshot:
         """Read everything that stands (see ``LeaseStore``)."""
         with self._using("read"), self._transaction("BEGIN"):

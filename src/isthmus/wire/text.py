@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from isthmus.errors import WireError
-from isthmus.wire import gre
+from isthmus.wire import gre, ike
 from isthmus.wire.icmp import IcmpType, IcmpView
 from isthmus.wire.ipv4 import Ipv4View
 from isthmus.wire.ipv6 import Ipv6View
 from isthmus.wire.rsip import text as rsip_text
 from isthmus.wire.rsip.codes import PORT
+from isthmus.wire.signalling_text import describe_igmp, describe_ike, describe_slp
+from isthmus.wire.slp import codes as slp_codes
 from isthmus.wire.transport import Protocol, TcpFlag, TcpHeader, UdpHeader, spi
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 Layer: TypeAlias = dict[str, Any]
 
+_IGMP = 2
 _DEEPEST = 8
 "Layers beyond this depth are shown as octets; a packet can nest without end."
 
@@ -134,6 +137,8 @@ def _payload(protocol: int, octets: bytes, *, depth: int, quoted: bool) -> Layer
             return _guard("icmp", octets, lambda: _icmp(octets, depth=depth))
         case Protocol.ESP | Protocol.AH:
             return {"layer": Protocol(protocol).name.lower(), "spi": spi(protocol, octets), "length": len(octets)}
+        case _ if protocol == _IGMP:
+            return _guard("igmp", octets, lambda: describe_igmp(octets))
         case _:
             return _octets(octets)
 
@@ -159,7 +164,14 @@ def _udp(octets: bytes) -> Layer:
         "checksum": header.checksum,
     }
     data = octets[8 : header.length]
-    return _with(layer, rsip_text.describe(data) if _is_rsip(header) and data else _octets(data))
+    ports = (header.src_port, header.dst_port)
+    if _is_rsip(header) and data:
+        return _with(layer, rsip_text.describe(data))
+    if slp_codes.PORT in ports and data:
+        return _with(layer, _guard("slp", data, lambda: describe_slp(data)))
+    if ike.PORT in ports and data:
+        return _with(layer, _guard("ike", data, lambda: describe_ike(data)))
+    return _with(layer, _octets(data))
 
 
 def _tcp(octets: bytes) -> Layer:
@@ -228,6 +240,8 @@ def _summary(layer: Layer) -> str:
         return rsip_text.summary(layer)
     if "error" in layer:
         return f"{name} [{layer['error']}]"
+    if "text" in layer:
+        return str(layer["text"])
     match name:
         case "ipv4":
             more = f" frag {layer['fragment_offset'] * 8}{'+' if layer['mf'] else ''}"
@@ -262,7 +276,7 @@ def _branches(layer: Layer, depth: int) -> Iterator[str]:
         if key == "parameters":
             for parameter in value:
                 yield f"{indent}  {parameter['parameter']}: {parameter['text']}"
-        elif key not in ("layer", "payload"):
+        elif key not in ("layer", "payload", "text"):
             yield f"{indent}  {key}: {value}"
     if "payload" in layer:
         yield from _branches(layer["payload"], depth + 1)

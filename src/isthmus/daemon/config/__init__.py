@@ -185,7 +185,9 @@ def _check_realms(config: Config, name: str) -> None:
         wanted.append(("host.near", config.host.near))
         for at, lease in enumerate(config.host.lease):
             if lease.device in interfaces:
-                reason = f"{lease.device!r} is the interface of a [[realm]]; a lease gets a device of its own, like rsip0"
+                reason = (
+                    f"{lease.device!r} is the interface of a [[realm]]; a lease gets a device of its own, like rsip0"
+                )
                 raise ConfigError(name, key=f"host.lease[{at}].device", reason=reason)
     for key, realm in wanted:
         if realm not in names:

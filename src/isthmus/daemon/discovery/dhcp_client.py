@@ -26,6 +26,7 @@ _ETH_P_IP = 0x0800
 _SO_ATTACH_FILTER = 26
 _LARGEST = 65536
 _UDP_OCTETS = 8
+_DOWN_SECONDS = 0.1
 _ONLY_ANSWERS = (
     (0x30, 0, 0, 9),  # the protocol
     (0x15, 0, 6, Protocol.UDP),
@@ -70,11 +71,20 @@ async def ask(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(min(deadline, now + retry)):
                     while True:
-                        answer = _read(await loop.sock_recv(heard, _LARGEST), question)
+                        answer = _read(await _receive(heard), question)
                         if answer is not None and wanted in answer.options:
                             return answer
             retry *= 2
     return None
+
+
+async def _receive(heard: socket.socket) -> bytes:
+    """Wait for a packet; that the interface has gone down is no answer, and it may come up again."""
+    while True:
+        try:
+            return await asyncio.get_running_loop().sock_recv(heard, _LARGEST)
+        except OSError:
+            await asyncio.sleep(_DOWN_SECONDS)
 
 
 def _listen(near: NearInterface) -> socket.socket:

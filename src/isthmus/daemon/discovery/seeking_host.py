@@ -126,14 +126,19 @@ class SeekingHost:
 
     async def _next_host(self) -> HostLike:
         """Look for gateways until there is one, and be its host; who has failed us least comes first."""
-        await self._find()
-        while not self._found:
-            await asyncio.sleep(AGAIN_SECONDS)
+        while True:
             await self._find()
-        self._current = min(self._found, key=lambda each: self._failed.get((each.address, each.port), 0))
-        self._host = self._make_host(with_gateway(self._config, self._current), self._clock)
-        await self._host.start()
-        return self._host
+            if self._found:
+                self._current = min(self._found, key=lambda each: self._failed.get((each.address, each.port), 0))
+                try:
+                    self._host = self._make_host(with_gateway(self._config, self._current), self._clock)
+                    await self._host.start()
+                except (IsthmusError, OSError) as error:
+                    log(Message.NOT_FOUND, gateway=str(self._current.address), error=str(error))
+                    self._fail()
+                else:
+                    return self._host
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def _find(self) -> None:
         try:
@@ -163,9 +168,14 @@ class SeekingHost:
 
     def _give_up(self) -> None:
         assert self._current is not None
+        log(Message.GATEWAY_GONE, gateway=str(self._current.address), port=self._current.port)
+        self._fail()
+
+    def _fail(self) -> None:
+        """Count a failure of the present gateway, which is the present one no more."""
+        assert self._current is not None
         key = (self._current.address, self._current.port)
         self._failed[key] = self._failed.get(key, 0) + 1
-        log(Message.GATEWAY_GONE, gateway=str(self._current.address), port=self._current.port)
         self.stop()
         self._current = None
 

@@ -12,7 +12,9 @@ import asyncio
 import contextlib
 import secrets
 import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from isthmus.address import Address
 from isthmus.daemon.discovery.advertisement import Advertisement
@@ -34,6 +36,8 @@ _STREAMS = 16
 _STREAM_SECONDS = 30.0
 _MOST_AGENTS = 8
 """Directory agents that are told; who floods the group with advertisements gets no further."""
+_MOST_TASKS = 3 * _MOST_AGENTS
+"""Tasks at a time: who lets agents come and go makes us send no more than this."""
 _LOOK_SECONDS = 900.0
 """CONFIG_DA_FIND (RFC 2608 §13): how often to look for directory agents."""
 _RETRY_SECONDS = (2.0, 4.0, 8.0)
@@ -48,6 +52,8 @@ class _DirectoryAgent:
     boot_timestamp: int = 0
     xid: int = 0
     "Of the registration that it has not acknowledged; 0: none."
+    told: asyncio.Task[None] | None = None
+    "What tells it at present: whoever advertises it again and again gets no more sent to it."
 
 
 class ServiceAgent:
@@ -116,10 +122,17 @@ class ServiceAgent:
         """Those that are told."""
         return tuple(self._agents)
 
-    def _spawn(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _tell(self, address: str, agent: _DirectoryAgent) -> None:
+        if agent.told is not None and not agent.told.done():
+            return
+        if agent.configured or len(self._tasks) < _MOST_TASKS:
+            agent.told = self._spawn(self._register(address))
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -182,8 +195,8 @@ class ServiceAgent:
 
     async def _keep_registered(self) -> None:
         while True:
-            for address in tuple(self._agents):
-                self._spawn(self._register(address))
+            for address, agent in tuple(self._agents.items()):
+                self._tell(address, agent)
             await asyncio.sleep(self._refresh)
 
     async def _register(self, address: str) -> None:
@@ -231,7 +244,7 @@ class ServiceAgent:
             known = self._agents[host] = _DirectoryAgent(configured=False)
         if known.boot_timestamp != advert.boot_timestamp:
             known.boot_timestamp = advert.boot_timestamp
-            self._spawn(self._register(host))
+            self._tell(host, known)
 
     def _acknowledged(self, message: Message, ack: SrvAck, source: str) -> None:
         agent = self._agents.get(source)

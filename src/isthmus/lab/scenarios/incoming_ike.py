@@ -85,7 +85,7 @@ class _Called:
 
     @property
     def _served(self) -> str:
-        return f"{self.address}/32[tcp/{self.served}]"
+        return f"{self.address}/32[6/{self.served}]"
 
 
 def start(lab: Lab, setting: Setting) -> None:

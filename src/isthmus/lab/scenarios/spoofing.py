@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from isthmus.errors import WireError
 from isthmus.lab import figure
 from isthmus.lab.capture import Capture, capturing
 from isthmus.lab.lab import Lab
-from isthmus.lab.node import Node, wait_until
+from isthmus.lab.node import ISTHMUS, Node, wait_until
 from isthmus.lab.scenario import Check, Scenario, Setting
 from isthmus.lab.scenarios import two_hosts
 from isthmus.wire.ipv4 import Ipv4Header
@@ -68,6 +69,7 @@ def play(lab: Lab, _setting: Setting) -> Iterator[Check]:
         yield Check("a packet with the host's own port arrives", arrived, f"{figure.SHARED} port {own}")
         for misuse in misuses(own=own, others=others):
             yield from _try(lab, misuse, aside if misuse.sender == STRANGER else near)
+        yield from _untunnelled(lab, own)
         yield from _flood(lab, misuses(own=own, others=others)[0], near)
         leaked = [packet for packet in far.packets if packet.octets.endswith(b"spoofed")]
     yield Check("nothing spoofed reaches the server", not leaked, f"{len(leaked)} spoofed packets seen there")
@@ -150,6 +152,29 @@ def _try(lab: Lab, misuse: Misuse, near: Capture) -> Iterator[Check]:
     shown = ", ".join(str(int(message.error.value)) for message in new) or "nothing"
     yield Check(
         f"{misuse.what}: answered with error {misuse.reason.rsip_code}", ok, f"ERROR_RESPONSE {shown}, unasked for"
+    )
+
+
+_SEND_PLAIN = """\
+import socket, sys
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+    raw.bind(("eth0", 0x0800))
+    header = bytes.fromhex(sys.argv[1].replace(":", "")) + raw.getsockname()[4] + bytes.fromhex("0800")
+    raw.send(header + bytes.fromhex(sys.argv[2]))
+"""
+
+
+def _untunnelled(lab: Lab, port: int) -> Iterator[Check]:
+    """With its own port even, but past its tunnel: straight to the gateway's hardware address."""
+    reason = Reason.NOT_TUNNELLED
+    before = _count(lab, reason)
+    link = json.loads(lab["gateway"].run("ip", "-json", "link", "show", "lan0").stdout)[0]
+    plain = Misuse(what="", sender="host-a", source=figure.SHARED, port=port, reason=reason)
+    lab["host-a"].run(ISTHMUS[0], "-c", _SEND_PLAIN, link["address"], plain.inner().hex())
+    wait_until(lambda: _count(lab, reason) > before, 3, every=0.2)
+    counted = _count(lab, reason) - before
+    yield Check(
+        "a leased address outside of its tunnel: dropped and counted", counted == 1, f"{reason.name} counted {counted}"
     )
 
 

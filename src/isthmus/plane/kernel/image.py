@@ -13,13 +13,14 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
 from isthmus.address import Prefix
 from isthmus.border.binding import Binding, BindingKey, Owner
+from isthmus.border.crossing import Tunnel, Way
 from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Unbind
 from isthmus.border.realm import Border
 from isthmus.border.selector import Kind
@@ -54,6 +55,7 @@ class Image:
         numbers: Numbers,
         owners: Owners,
         device: Callable[[str], int],
+        narrow: Mapping[Way, int] | None = None,
     ) -> None:
         """Begin with what the border says.
 
@@ -64,6 +66,7 @@ class Image:
             numbers: Endpoint numbers.
             owners: Owners' tags.
             device: Gives the interface index of a device.
+            narrow: What ``limit`` has been told.
         """
         self.tables: dict[str, dict[bytes, bytes]] = {name: {} for name in TABLES}
         self.words = array("Q", bytes(8 * slots.words))
@@ -72,8 +75,11 @@ class Image:
         self._counted = (slots, numbers, owners)
         self._holdings: Counter[bytes] = Counter()
         self._held: dict[BindingKey, tuple[Held, bytes]] = {}
-        self._endpoints: dict[bytes, dict[bytes, bool]] = {}
-        "By owner's place; whether the tunnel ends at just that."
+        self._endpoints: dict[bytes, dict[bytes, tuple[Tunnel, bool]]] = {}
+        "By owner's place; and whether the tunnel ends at just that."
+        self._ways: dict[Way, dict[bytes, Owner]] = {}
+        "Whose endpoints go by a way."
+        self._narrow = dict(narrow or {})
         self._tagged: dict[int, Owner] = {}
         self._index = Index(border, codec, slots, entry=self.entry, word=self.word, meant=self.meant)
         for end in border.tunnel_ends:
@@ -154,6 +160,20 @@ class Image:
             case _:
                 assert_never(effect)
 
+    def limit(self, way: Way, octets: int | None) -> None:
+        """Let the tunnels between two ends carry no more than fits an outer packet; None: what they were made for."""
+        if octets is None:
+            self._narrow.pop(way, None)
+        else:
+            self._narrow[way] = octets
+        for owner in set(self._ways.get(way, {}).values()):
+            self._show_owner(owner)
+
+    @property
+    def narrow(self) -> dict[Way, int]:
+        """Ways that are limited."""
+        return dict(self._narrow)
+
     # --- effects --------------------------------------------------------------------------
 
     def _bind(self, effect: Bind) -> None:
@@ -204,9 +224,10 @@ class Image:
         except PlaneError:
             self._owners.release(owner)
             raise
-        far_end = binding.crossing.realm, binding.crossing.remote
-        whose = binding.key.owner
-        self._endpoints.setdefault(owner, {})[endpoint] = far_end == (whose.realm, whose.address)
+        tunnel, whose = binding.crossing, binding.key.owner
+        here = (tunnel.realm, tunnel.remote) == (whose.realm, whose.address)
+        self._ways.setdefault(tunnel.way, {})[endpoint] = whose
+        self._endpoints.setdefault(owner, {})[endpoint] = tunnel, here
         self._show_owner(whose)
         for selector in binding.selectors:
             key = self._codec.holding_key(tag, selector.realm, selector.local)
@@ -226,6 +247,10 @@ class Image:
         number = self._numbers.give(endpoint)
         if number:
             self.entry("endpoints", self._codec.number(number), None)
+            way = binding.crossing.way
+            del self._ways[way][endpoint]
+            if not self._ways[way]:
+                del self._ways[way]
             del self._endpoints[owner][endpoint]
             if not self._endpoints[owner]:
                 del self._endpoints[owner]
@@ -241,10 +266,12 @@ class Image:
         known = self._owners.get(place)
         if known is not None:
             self._tagged[known.tag] = owner
-        for endpoint, here in self._endpoints.get(place, {}).items():
+        for endpoint, (tunnel, here) in self._endpoints.get(place, {}).items():
             registered = here and known is not None and known.registered
             key = self._codec.number(self._numbers[endpoint])
-            self.entry("endpoints", key, self._codec.registered(endpoint, registered=registered))
+            octets = self._narrow.get(tunnel.way)
+            mtu = tunnel.mtu if octets is None else octets - tunnel.overhead
+            self.entry("endpoints", key, self._codec.standing(endpoint, registered=registered, mtu=mtu))
         value = None if known is None else self._codec.owner(known.tag, registered=known.registered)
         self.entry("owners", place, value)
 

@@ -192,13 +192,26 @@ class Codec:
             | (self._endpoint["ENDPOINT_CHECKSUM"] if tunnel.checksum else 0),
             local=tunnel.local.key_octets,
             remote=tunnel.remote.key_octets,
+            made_for=tunnel.mtu,
         )
 
-    def registered(self, endpoint: bytes, *, registered: bool) -> bytes:
-        """What ``endpoints`` holds, with or without the word that its other end is an owner who has registered."""
-        flag = self._endpoint["ENDPOINT_REGISTERED"]
-        flags = self._record["endpoint"].number(endpoint, "flags") & ~flag
-        return self._record["endpoint"].replace(endpoint, flags=flags | flag * registered)
+    def standing(self, endpoint: bytes, *, registered: bool, mtu: int) -> bytes:
+        """What ``endpoints`` holds now.
+
+        Args:
+            endpoint: What it holds as long as its owner has not registered.
+            registered: Whether its other end is an owner who has.
+            mtu: Largest packet that its way carries; not more than it was made for.
+        """
+        record = self._record["endpoint"]
+        flags = record.number(endpoint, "flags") | self._endpoint["ENDPOINT_REGISTERED"] * registered
+        return record.replace(endpoint, flags=flags, mtu=min(mtu, record.number(endpoint, "made_for")))
+
+    def plain(self, endpoint: bytes) -> bytes:
+        """What ``endpoints`` would hold if its owner had not registered and its way carried what it was made for."""
+        record = self._record["endpoint"]
+        flags = record.number(endpoint, "flags") & ~self._endpoint["ENDPOINT_REGISTERED"]
+        return record.replace(endpoint, flags=flags, mtu=record.number(endpoint, "made_for"))
 
     def meant(self, prefix: Prefix) -> dict[int, int]:
         """Which bits of which words of ``meant`` stand for a prefix."""

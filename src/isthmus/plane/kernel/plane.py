@@ -20,6 +20,7 @@ from pathlib import Path
 
 from isthmus.address import Address, Family
 from isthmus.border.binding import BindingKey, Owner
+from isthmus.border.crossing import Way
 from isthmus.border.effect import Bind, Ending, Unbind
 from isthmus.border.realm import Border, End
 from isthmus.border.selector import Kind
@@ -147,6 +148,17 @@ class KernelPlane:
             else:
                 self._end_device(name)
         self._devices = devices
+
+    def limit(self, way: Way, octets: int | None) -> None:
+        """Put no more into the tunnels between two ends than fits an outer packet (RFC 2003 §5.1).
+
+        Args:
+            way: The ends; tunnels between them may come and go.
+            octets: Largest outer packet, its header included; None: whatever the tunnels were made for.
+        """
+        self._image.limit(way, octets)
+        if not self._pending:
+            self._write(self._image.changes())
 
     def counters(self) -> Mapping[Reason, int]:
         """Packets by reason, since the maps were made."""
@@ -338,7 +350,7 @@ class KernelPlane:
                 if first is not None:
                     slots[place] = first
             numbers = {
-                self._codec.registered(value, registered=False): int.from_bytes(key, "little")
+                self._codec.plain(value): int.from_bytes(key, "little")
                 for key, value in self._maps["endpoints"].items()
                 if any(value)
             }
@@ -351,6 +363,7 @@ class KernelPlane:
             numbers=Numbers(self._maps["endpoints"].entries, numbers),
             owners=Owners(owners),
             device=self._device,
+            narrow=self._image.narrow if known else {},
         )
 
     def _write(self, changes: Iterable[Change]) -> None:

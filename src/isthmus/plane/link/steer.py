@@ -8,10 +8,12 @@ a ``fwd`` for whatever may be ours:
 ==================  ===========================================================================
 of the realm        is sent to its port
 ==================  ===========================================================================
-a tunnel end        protocols 4 and 47
+a tunnel end        protocols 4 and 47; errors that say that something was too large
+a claim beyond it   everything that comes *from* it: it should have come by a tunnel
 a claim, whole      everything
 a claim of ports    TCP and UDP to these, ICMP, fragments
-a claim of SPIs     ESP and AH with these, fragments
+a claim of SPIs     ESP and AH with these, ICMP (errors about them), fragments
+a claim of cookies  UDP to port 500, ICMP, fragments
 a binding outside   like a claim
 of every claim
 ==================  ===========================================================================
@@ -33,6 +35,8 @@ from isthmus.border.selector import Kind, Selector
 from isthmus.errors import PlaneError, Unsupported
 
 _TUNNELS = "{ 4, 47 }"
+_TOO_BIG = "icmp type destination-unreachable icmp code frag-needed"
+_TOO_BIG_IPV6 = "icmpv6 type packet-too-big"
 _IS_FRAGMENT = "ip frag-off & 0x3fff != 0"
 
 
@@ -112,18 +116,24 @@ def ruleset(table: str, border: Border, ports: Mapping[int, str], more: Iterable
 
 def matches(border: Border, realm: Realm, selectors: Iterable[Selector]) -> list[str]:
     """What of a realm may be ours, as conditions of ``nft``."""
+    ends = [end.address for end in border.tunnel_ends if end.realm == realm.number]
     found = [
-        f"ip daddr {end.address} ip protocol {_TUNNELS}"
-        if end.address.family is Family.IPV4
-        else f"ip6 daddr {end.address} meta l4proto {_TUNNELS}"
-        for end in border.tunnel_ends
-        if end.realm == realm.number
+        condition
+        for end in ends
+        for condition in (
+            (f"ip daddr {end} ip protocol {_TUNNELS}", f"ip daddr {end} {_TOO_BIG}")
+            if end.family is Family.IPV4
+            else (f"ip6 daddr {end} meta l4proto {_TUNNELS}", f"ip6 daddr {end} {_TOO_BIG_IPV6}")
+        )
     ]
     if realm.end is End.HOST:
         return [*found, "meta protocol ip"]
+    beyond = {end.leads_to for end in border.tunnel_ends if end.realm == realm.number}
     for selector in selectors:
         if selector.realm == realm.number:
             found += [f"ip daddr {selector.local} {each}".rstrip() for each in _of(selector)]
+        elif selector.realm in beyond and border.realm(selector.realm).end is End.GATEWAY:
+            found.append(f"ip saddr {selector.local}")
     return found
 
 
@@ -135,9 +145,10 @@ def _of(selector: Selector) -> list[str]:
             return [f"meta l4proto {{ 6, 17 }} th dport {_set(selector.values)}", "ip protocol 1", _IS_FRAGMENT]
         case Kind.SPI:
             values = _set(selector.values)
-            return [f"ip protocol 50 esp spi {values}", f"ip protocol 51 ah spi {values}", _IS_FRAGMENT]
+            sealed = [f"ip protocol 50 esp spi {values}", f"ip protocol 51 ah spi {values}"]
+            return [*sealed, "ip protocol 1", _IS_FRAGMENT]
         case Kind.COOKIE | Kind.IDENTITY:
-            return ["udp dport 500", _IS_FRAGMENT]
+            return ["udp dport 500", "ip protocol 1", _IS_FRAGMENT]
 
 
 def _set(values: Ranges) -> str:

@@ -11,8 +11,8 @@ verdict                        is carried out by
 Forward into a realm           its port; the machine routes it on
 Forward to a device            the device, whose program takes it
 Reply                          the port of the realm that it goes to, or the device that asked
-an IPv6 packet, of either      a raw socket; the machine routes it
 Pass                           the port that the packet came by; the machine takes or routes it
+an IPv6 packet, of all these   a raw socket; the machine takes or routes it
 Drop                           nothing
 =============================  ======================================================================
 
@@ -186,7 +186,7 @@ class UserspacePlane:
                 self._send(self._way(verdict), verdict.packet, forwarded=verdict.device is None)
             case Pass():
                 for each in verdict.packets or (packet,):
-                    self._lost += not came_by.send(each)
+                    self._send(came_by, each, forwarded=False)
             case Drop() | Hold() | Punt():
                 pass
 

@@ -11,6 +11,7 @@ module              pairs with, in the kernel     holds
 ``icmp_relay``      ``icmp_relay.h``              whose an ICMP error is; what we answer
 ``contact``         ``contact.h``                 peers that a host has written to
 ``path``            ``path.h``                    which host sends by a peer's SPI
+``path_mtu``        (punts)                       what the ways of tunnels carry
 ``identification``  ``identification.h``          IP identifications of each sender's own
 ``fragment``        (punts)                       fragments put together, and cut
 ``ike``             (punts)                       which host uses an IKE cookie

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 from isthmus.address import Family
+from isthmus.border.crossing import Way
 from isthmus.border.realm import Border, End
 from isthmus.border.table import BindingTable
 from isthmus.border.verdict import Drop, Forward, Hold, Pass, Punt, Reason, Reply, Verdict, Violation
@@ -32,6 +33,7 @@ from isthmus.plane.reference.inward import toward_binding
 from isthmus.plane.reference.memory import Memory
 from isthmus.plane.reference.outward import from_tunnel
 from isthmus.plane.reference.path import Paths
+from isthmus.plane.reference.path_mtu import too_big
 from isthmus.plane.reference.program import from_program
 from isthmus.plane.reference.tunnel import Outer
 
@@ -88,6 +90,11 @@ class ReferencePlane:
         self._events.clear()
         return seen
 
+    def path_mtus(self, *, now: float) -> list[tuple[Way, int | None]]:
+        """Ways whose MTU has changed since the last call, in octets of the outer packet; None: it was forgotten."""
+        self._known.path_mtus.expire(now)
+        return self._known.path_mtus.changes()
+
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
@@ -100,6 +107,7 @@ class ReferencePlane:
             now: Seconds since 1970.
             device: At a host: the device that a program's packet came from, where that is known.
         """
+        self._known.path_mtus.expire(now)
         memories = self._known.fragments, self._known.tunnelled
         for each in memories:
             self._counters[Reason.FRAGMENT_TIMEOUT] += each.expire(now)
@@ -134,10 +142,15 @@ class ReferencePlane:
             end = lookup.tunnel_end(self._known.border, realm, outer.dst)
             if end is not None:
                 return from_tunnel(self._known, outer, end, now)
-        # Deviation: RFC 2003 §4 and RFC 2473 §8 have errors from within a tunnel told to the sender of what was
-        # tunnelled; we leave them to the machine: near hosts are one link away, or the tunnel's MTU is configured.
+        error = too_big(realm, view, packet)
+        if error is not None and lookup.tunnel_end(self._known.border, realm, error.way.local) is not None:
+            self._known.hear(error, now=now)
+        # Deviation: RFC 2003 §4 and RFC 2473 §8 have other errors from within a tunnel told to the sender of what was
+        # tunnelled, too; we leave them to the machine: what cannot be reached is a host, whose leases run out.
         if view is None or known.family is not Family.IPV4:
             return Pass()
         if known.end is End.HOST:
             return from_program(self._known, realm, view, now, device=device)
+        if self._known.is_leased_beyond(realm, view.src):
+            return Drop(Reason.NOT_TUNNELLED)
         return toward_binding(self._known, realm, view, now)

@@ -3,8 +3,9 @@
 
 A fragment has no ports, so nobody can say whose it is. The parts of a packet wait here until all
 have come; only then does the packet go its way. Whoever fills the memory harms others, so
-everything has a limit: one source does not get beyond its share, and where all sources together fill the memory the
-oldest goes, because who floods it must not keep everybody else waiting until his own time is over. What contradicts itself is thrown away whole: two fragments that say different
+everything has a limit: one source does not get beyond its share, and where all together fill the
+memory the oldest go, because who floods it must not keep everybody else out. What contradicts
+itself is thrown away whole: two fragments that say different
 things about the same octets are how a packet gets past whoever looks at one of them only
 (RFC 1858; RFC 5722).
 

@@ -7,7 +7,8 @@ conversation and stay in every message of it: they are learned from the first pa
 and what comes back goes to whoever used them first.
 
 A stranger who opens a conversation with a host behind the address is told apart by
-the identity that he shows in aggressive mode (seed RSIP 4.1, an extension).
+the identity that he shows in aggressive mode (seed RSIP 4.1, an extension). Anybody can show it, and so a cookie
+that the host has not answered takes no place of one that it uses.
 
 The kernel plane punts what is for port 500 where cookies are learned; it has no such memory.
 """
@@ -24,6 +25,8 @@ from isthmus.wire.transport import Protocol
 
 LIFETIME_SECONDS = 86400.0
 MOST_OF_ONE = 256
+MOST_UNANSWERED = 64
+"""Conversations that strangers have opened with a host and that it has not answered."""
 _UDP_OCTETS = 8
 
 _Key = tuple[int, Address, bytes]
@@ -35,8 +38,8 @@ class Cookies:
 
     def __init__(self) -> None:
         self._owners: dict[_Key, Owner] = {}
-        # In the order of their last use.
-        self._used: dict[Owner, dict[_Key, float]] = {}
+        # By owner and whether the owner has used them itself; in the order of their last use.
+        self._used: dict[tuple[Owner, bool], dict[_Key, float]] = {}
 
     def __len__(self) -> int:
         """How many are kept."""
@@ -46,17 +49,21 @@ class Cookies:
         """Whose a cookie is; None if nobody has used it, or not for a day."""
         key = (realm, local, cookie)
         owner = self._owners.get(key)
-        if owner is not None and now - self._used[owner][key] >= LIFETIME_SECONDS:
+        if owner is not None and now - self._place(owner, key)[key] >= LIFETIME_SECONDS:
             self._remove(owner, key)
             return None
         return owner
 
-    def use(self, owner: Owner, realm: int, local: Address, cookie: bytes, *, now: float) -> None:
-        """An owner uses a cookie that is its own or nobody's."""
+    def use(
+        self, owner: Owner, realm: int, local: Address, cookie: bytes, *, now: float, by_peer: bool = False
+    ) -> None:
+        """An owner uses a cookie that is its own or nobody's; or a peer does, toward this owner."""
         key = (realm, local, cookie)
-        used = self._used.setdefault(owner, {})
-        used.pop(key, None)
-        if len(used) >= MOST_OF_ONE:
+        answered = not by_peer or key in self._used.get((owner, True), ())
+        if key in self._owners:
+            self._remove(self._owners[key], key)
+        used = self._used.setdefault((owner, answered), {})
+        if len(used) >= (MOST_OF_ONE if answered else MOST_UNANSWERED):
             oldest = next(iter(used))
             del used[oldest], self._owners[oldest]
         used[key] = now
@@ -64,13 +71,19 @@ class Cookies:
 
     def forget(self, owner: Owner, realm: int, local: Address) -> None:
         """An owner may use cookies at an address no more."""
-        for key in [each for each in self._used.get(owner, ()) if each[:2] == (realm, local)]:
-            self._remove(owner, key)
+        for answered in (True, False):
+            for key in [each for each in self._used.get((owner, answered), ()) if each[:2] == (realm, local)]:
+                self._remove(owner, key)
+
+    def _place(self, owner: Owner, key: _Key) -> dict[_Key, float]:
+        own = self._used.get((owner, True), {})
+        return own if key in own else self._used[owner, False]
 
     def _remove(self, owner: Owner, key: _Key) -> None:
-        del self._owners[key], self._used[owner][key]
-        if not self._used[owner]:
-            del self._used[owner]
+        del self._owners[key], self._place(owner, key)[key]
+        for answered in (True, False):
+            if not self._used.get((owner, answered), {key: 0.0}):
+                del self._used[owner, answered]
 
 
 def concerns(both: Ends, local: Side) -> bool:

@@ -79,16 +79,16 @@ def _into_tunnel(
         if not icmp_relay.may_answer(packet):
             return Drop(Reason.TTL_EXCEEDED)
         return Reply(wanted.realm, icmp_relay.time_exceeded(packet, packet.dst), Reason.TTL_EXCEEDED)
-    tunnel = found.crossing
-    if packet.total_length > tunnel.mtu and packet.df and not fragmented:
+    tunnel, mtu = found.crossing, known.mtu(found.crossing)
+    if packet.total_length > mtu and packet.df and not fragmented:
         if not icmp_relay.may_answer(packet):
             return Drop(Reason.TOO_BIG)
-        error = icmp_relay.fragmentation_needed(packet, packet.dst, tunnel.mtu)
+        error = icmp_relay.fragmentation_needed(packet, packet.dst, mtu)
         return Reply(wanted.realm, error, Reason.TOO_BIG)
-    note_cookie(known, found, wanted, now)
+    note_cookie(known, found, wanted, now, by_peer=True)
     # Deviation: RFC 2473 §7.2 cuts what is too large after it was tunnelled; we cut it before, so that the one whom it
     # is for puts it together, not the end of the tunnel.
-    pieces = tuple(encapsulate(piece, tunnel) for piece in cut(hop(packet), tunnel.mtu))
+    pieces = tuple(encapsulate(piece, tunnel) for piece in cut(hop(packet), mtu))
     return Forward(tunnel.realm, pieces, Reason.FORWARDED_INWARD)
 
 
@@ -102,10 +102,10 @@ def admission(known: Memory, found: Found, wanted: Flow, now: float) -> Reason |
     return refused
 
 
-def note_cookie(known: Memory, found: Found, wanted: Flow, now: float) -> None:
-    """Keep the IKE cookie of a packet that goes on (RFC 3104 §6.1)."""
+def note_cookie(known: Memory, found: Found, wanted: Flow, now: float, *, by_peer: bool) -> None:
+    """Keep the IKE cookie of a packet that goes on, from its owner or to it (RFC 3104 §6.1)."""
     if found.cookie is not None:
-        known.cookies.use(found.owner, wanted.realm, wanted.local, found.cookie, now=now)
+        known.cookies.use(found.owner, wanted.realm, wanted.local, found.cookie, now=now, by_peer=by_peer)
 
 
 def hop(packet: Ipv4View) -> bytearray:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from isthmus.address import Address
+from isthmus.border.binding import Owner
+from isthmus.border.crossing import Tunnel
 from isthmus.border.effect import Bind, Unbind
-from isthmus.border.realm import Border
+from isthmus.border.realm import Border, End
 from isthmus.border.selector import Kind
 from isthmus.border.table import BindingTable, Entry
 from isthmus.errors import PlaneError
@@ -16,6 +18,7 @@ from isthmus.plane.reference.fragment import Fragments
 from isthmus.plane.reference.identifier import Identifiers
 from isthmus.plane.reference.ike import Cookies
 from isthmus.plane.reference.path import KnownPaths, Paths
+from isthmus.plane.reference.path_mtu import PathMtus, TooBig, inner_ends
 
 
 class Memory:
@@ -47,6 +50,7 @@ class Memory:
         # Of tunnels, apart: strangers who fill the one do not keep hosts from the other.
         self.tunnelled = Fragments()
         self.identifiers = Identifiers()
+        self.path_mtus = PathMtus()
 
     def apply(self, effect: Programmable) -> None:
         """Carry out one effect.
@@ -57,6 +61,9 @@ class Memory:
         key = effect.binding.key if isinstance(effect, Bind) else effect.key if isinstance(effect, Unbind) else None
         before = self.table.get(key) if key is not None else None
         self.table.apply(effect)
+        if key is not None:
+            after = self.table.get(key)
+            self.path_mtus.replace(before.binding if before else None, after.binding if after else None)
         if isinstance(effect, Bind):
             binding = effect.binding
             self.bound.add(binding.key, binding.realm, (each.local for each in binding.selectors))
@@ -74,6 +81,35 @@ class Memory:
             for each in entry.binding.selectors
         ):
             self.cookies.forget(owner, realm, address)
+
+    def mtu(self, tunnel: Tunnel) -> int:
+        """Largest packet that a tunnel carries now (RFC 2003 §5.1)."""
+        return self.path_mtus.mtu(tunnel)
+
+    def hear(self, error: TooBig, *, now: float) -> None:
+        """Learn from an error about a packet that we tunnelled, if we did (RFC 2003 §4; RFC 2473 §8)."""
+        for owner, tunnel in self.path_mtus.tunnels(error):
+            inner = inner_ends(error, tunnel)
+            if inner is None or self._is_holder(owner, tunnel, *inner):
+                self.path_mtus.learn(error, now=now)
+                return
+
+    def _is_holder(self, owner: Owner, tunnel: Tunnel, src: Address, dst: Address) -> bool:
+        """Whether what is sent through a tunnel may have these ends: a gateway sends to the holder, a host is it."""
+        return any(
+            (dst if self.realms[each.realm].end is End.GATEWAY else src) in each.local
+            for entry in self.table.held_by(owner)
+            if entry.binding.crossing == tunnel
+            for each in entry.binding.selectors
+        )
+
+    def is_leased_beyond(self, realm: int, address: Address) -> bool:
+        """Whether tunnels of a realm lead to where an address is leased: then it comes by a tunnel or not at all."""
+        return any(
+            self.is_meant(end.leads_to, address)
+            for end in self.border.tunnel_ends
+            if end.realm == realm and self.realms[end.leads_to].end is End.GATEWAY
+        )
 
     def is_meant(self, realm: int, address: Address) -> bool:
         """Whether an address is one of the pools' or bindings' (RFC 3102 §3.2)."""

@@ -50,11 +50,13 @@ class _Sent:
     both: Ends
     flow: Flow
     found: Found
+    mtu: int
+    "Largest packet that the way back carries."
 
     def answer(self, reply: bytes, reason: Reason) -> Verdict:
         """Answer through the sender's own tunnel."""
         tunnel = self.found.crossing
-        pieces = tuple(encapsulate(piece, tunnel) for piece in cut(reply, tunnel.mtu))
+        pieces = tuple(encapsulate(piece, tunnel) for piece in cut(reply, self.mtu))
         if len(pieces) == 1:
             return Reply(tunnel.realm, pieces[0], reason)
         return Forward(tunnel.realm, pieces, reason)
@@ -129,7 +131,9 @@ def _from_host(known: Memory, arrival: _Arrival, now: float) -> Verdict:
     if refused is not None:
         reported = refused is not Reason.LEASE_EXPIRED
         return _violation(refused, sender, wanted, arrival.kind) if reported else Drop(refused)
-    return _outward(known, _Sent(arrival=arrival, both=both, flow=wanted, found=found), now)
+    return _outward(
+        known, _Sent(arrival=arrival, both=both, flow=wanted, found=found, mtu=known.mtu(found.crossing)), now
+    )
 
 
 def _outward(known: Memory, sent: _Sent, now: float) -> Verdict:
@@ -139,8 +143,8 @@ def _outward(known: Memory, sent: _Sent, now: float) -> Verdict:
     if inner.ttl <= 1:
         if not icmp_relay.may_answer(inner):
             return Drop(Reason.TTL_EXCEEDED)
-        source, limit = icmp_relay.speaker(end.address), sent.found.crossing.mtu
-        return sent.answer(icmp_relay.time_exceeded(inner, source, limit=limit), Reason.TTL_EXCEEDED)
+        source = icmp_relay.speaker(end.address)
+        return sent.answer(icmp_relay.time_exceeded(inner, source, limit=sent.mtu), Reason.TTL_EXCEEDED)
     if not icmp_relay.is_group(inner.dst) and known.is_meant(end.leads_to, inner.dst):
         around = _hairpin(known, sent, now)
         if around is not None:
@@ -159,7 +163,7 @@ def _note(known: Memory, sent: _Sent, now: float) -> None:
     """Remember whom a host has written to, and how (RFC 3102 §2; RFC 3104 §4, §6.1)."""
     sender, wanted = sent.arrival.sender, sent.flow
     known.contacts.note(sender, wanted.local, wanted.remote, now=now)
-    note_cookie(known, sent.found, wanted, now)
+    note_cookie(known, sent.found, wanted, now, by_peer=False)
     if sent.both.is_sealed and not sent.both.quoted:
         place = (wanted.local, wanted.remote, sent.both.protocol, wanted.value)
         before = known.paths.owner(*place, realm=wanted.realm)
@@ -185,15 +189,15 @@ def _hairpin(known: Memory, sent: _Sent, now: float) -> Verdict | None:
     refused = admission(known, found, wanted, now)
     if refused is not None:
         return Drop(refused)
-    tunnel = found.crossing
-    too_big = _too_big(sent, tunnel.mtu)
+    tunnel, mtu = found.crossing, known.mtu(found.crossing)
+    too_big = _too_big(sent, mtu)
     if too_big is not None:
         return too_big
     octets = _emerge(sent.arrival, hops=1)
-    if len(octets) > tunnel.mtu:
+    if len(octets) > mtu:
         _renumber(known, sent, octets)
-    note_cookie(known, found, wanted, now)
-    pieces = tuple(encapsulate(piece, tunnel) for piece in cut(octets, tunnel.mtu))
+    note_cookie(known, found, wanted, now, by_peer=True)
+    pieces = tuple(encapsulate(piece, tunnel) for piece in cut(octets, mtu))
     return Forward(tunnel.realm, pieces, Reason.FORWARDED_INWARD)
 
 
@@ -204,8 +208,8 @@ def _too_big(sent: _Sent, mtu: int) -> Verdict | None:
         return None
     if not icmp_relay.may_answer(inner):
         return Drop(Reason.TOO_BIG)
-    source, limit = icmp_relay.speaker(sent.arrival.end.address), sent.found.crossing.mtu
-    return sent.answer(icmp_relay.fragmentation_needed(inner, source, mtu, limit=limit), Reason.TOO_BIG)
+    source = icmp_relay.speaker(sent.arrival.end.address)
+    return sent.answer(icmp_relay.fragmentation_needed(inner, source, mtu, limit=sent.mtu), Reason.TOO_BIG)
 
 
 def _renumber(known: Memory, sent: _Sent, octets: bytearray) -> None:

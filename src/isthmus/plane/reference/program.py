@@ -54,14 +54,14 @@ def _whole(known: Memory, realm: int, packet: Ipv4View, now: float, *, device: s
     refused = lookup.remote_limit(found, wanted)
     if refused is not None:
         return Drop(refused)
-    tunnel = found.crossing
-    if packet.total_length > tunnel.mtu and packet.df and not fragmented:
+    tunnel, mtu = found.crossing, known.mtu(found.crossing)
+    if packet.total_length > mtu and packet.df and not fragmented:
         if not icmp_relay.may_answer(packet):
             return Drop(Reason.TOO_BIG)
         # Nobody may say it in the name of the leased address: that would be the program telling itself.
-        error = icmp_relay.fragmentation_needed(packet, icmp_relay.UNNUMBERED, tunnel.mtu)
+        error = icmp_relay.fragmentation_needed(packet, icmp_relay.UNNUMBERED, mtu)
         return Reply(realm, error, Reason.TOO_BIG, device=device or found.entry.binding.device)
-    pieces = tuple(encapsulate(piece, tunnel) for piece in cut(sent.octets, tunnel.mtu))
+    pieces = tuple(encapsulate(piece, tunnel) for piece in cut(sent.octets, mtu))
     return Forward(tunnel.realm, pieces, Reason.FORWARDED_OUTWARD)
 
 
