@@ -136,15 +136,15 @@ def test_what_is_not_installed_is_named_with_its_remedy(scenario, monkeypatch):
 def test_port_selectors_are_aligned_blocks():
     """A kernel policy masks ports: 10000-10063 as one selector would become 9984-10111, and swallow others' ports."""
     selectors = strongswan.selectors("192.0.2.1", Ranges.of((10000, 10063), 7))
-    udp = [each for each in selectors if "udp" in each]
+    udp = [each for each in selectors if "[17/" in each]
     assert udp == [
-        "192.0.2.1/32[udp/7-7]",
-        "192.0.2.1/32[udp/10000-10015]",
-        "192.0.2.1/32[udp/10016-10047]",
-        "192.0.2.1/32[udp/10048-10063]",
+        "192.0.2.1/32[17/7-7]",
+        "192.0.2.1/32[17/10000-10015]",
+        "192.0.2.1/32[17/10016-10047]",
+        "192.0.2.1/32[17/10048-10063]",
     ]
-    assert [each.replace("udp", "tcp") for each in udp] == [each for each in selectors if "tcp" in each]
-    assert strongswan.selectors("192.0.2.1", Ranges.of((0, 65535)))[0] == "192.0.2.1/32[tcp/0-65535]"
+    assert [each.replace("[17/", "[6/") for each in udp] == [each for each in selectors if "[6/" in each]
+    assert strongswan.selectors("192.0.2.1", Ranges.of((0, 65535)))[0] == "192.0.2.1/32[6/0-65535]"
 
 
 def test_charon_is_told_what_was_leased():

@@ -56,6 +56,7 @@ class ControlServer:
         self._path = path
         self._handlers = handlers
         self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen; a socket file that nobody listens on any more is replaced.
@@ -76,13 +77,18 @@ class ControlServer:
             os.umask(before)
 
     async def stop(self) -> None:
-        """Stop listening and remove the socket file."""
+        """Stop listening, hang up on who is still there, and remove the socket file."""
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
+            for each in self._serving:
+                each.cancel()
+            await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(writer)
+        connection, task = Connection(writer), asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         try:
             while line := await reader.readline():
                 writer.write(json.dumps(await self._answer(line, connection)).encode() + b"\n")
@@ -90,9 +96,10 @@ class ControlServer:
         except (OSError, ValueError):
             pass
         finally:
+            self._serving.discard(task)
+            writer.close()
             for each in connection.closing:
                 each()
-            writer.close()
 
     async def _answer(self, line: bytes, connection: Connection) -> dict[str, Any]:
         try:
