@@ -196,6 +196,12 @@ class Node:
             raise LabError(f"{self.name}: {failure[0]}") from failure[0]
         return result[0]
 
+    def send_raw(self, protocol: int, address: str, *payloads: bytes) -> None:
+        """Send IPv4 packets of this protocol: into a tunnel past one's own plane, for instance."""
+        with self.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)) as raw:
+            for payload in payloads:
+                raw.sendto(payload, (address, 0))
+
     def udp_socket(self) -> socket.socket:
         """Open an ordinary UDP socket of this machine."""
         return self.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))

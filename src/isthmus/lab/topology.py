@@ -60,6 +60,21 @@ class Cable:
     right: End
 
 
+def wire(left: tuple[str, ...], right: tuple[str, ...], *, mtu: int = 1500) -> Cable:
+    """A cable on which every packet looks as on a real wire: finished, and no larger than the MTU.
+
+    Args:
+        left: Node, interface, and any number of addresses.
+        right: Likewise.
+        mtu: Of both ends, in octets.
+    """
+    ends = (
+        End(node=node, interface=interface, addresses=tuple(addresses), mtu=mtu, offload=False)
+        for node, interface, *addresses in (left, right)
+    )
+    return Cable(*ends)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """Everything that makes up one network."""

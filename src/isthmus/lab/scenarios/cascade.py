@@ -22,7 +22,7 @@ from isthmus.lab.lab import Lab
 from isthmus.lab.node import ISTHMUS, wait_until
 from isthmus.lab.scenario import Check, Scenario, Setting
 from isthmus.lab.scenarios import spoofing, two_hosts
-from isthmus.lab.topology import OPEN_FORWARDING, Cable, End, LabError, Network, NodePlan
+from isthmus.lab.topology import OPEN_FORWARDING, LabError, Network, NodePlan, wire
 from isthmus.wire.transport import Protocol
 
 NAME = "cascade"
@@ -46,21 +46,13 @@ def network() -> Network:
         *(NodePlan(name=host, sysctls=OPEN_FORWARDING) for host in ("host-a", "host-b")),
     )
     cables = (
-        _cable(("gateway", "lan0", f"{figure.GATEWAY_NEAR}/24"), ("lan", "gateway", None)),
-        _cable(("gateway", "wan0", f"{figure.SHARED}/32"), ("server", "eth0", f"{figure.SERVER}/24")),
-        _cable(("child", "up0", f"{CHILD}/24"), ("lan", "child", None)),
-        _cable(("child", "lan0", f"{CHILD_NEAR}/24"), ("host-a", "eth0", f"{INNER_HOST}/24")),
-        _cable(("host-b", "eth0", "10.0.0.5/24"), ("lan", "host-b", None)),
+        wire(("gateway", "lan0", f"{figure.GATEWAY_NEAR}/24"), ("lan", "gateway")),
+        wire(("gateway", "wan0", f"{figure.SHARED}/32"), ("server", "eth0", f"{figure.SERVER}/24")),
+        wire(("child", "up0", f"{CHILD}/24"), ("lan", "child")),
+        wire(("child", "lan0", f"{CHILD_NEAR}/24"), ("host-a", "eth0", f"{INNER_HOST}/24")),
+        wire(("host-b", "eth0", "10.0.0.5/24"), ("lan", "host-b")),
     )
     return Network(name=NAME, nodes=nodes, cables=cables)
-
-
-def _cable(left: tuple[str, str, str | None], right: tuple[str, str, str | None]) -> Cable:
-    ends = (
-        End(node=node, interface=interface, addresses=(address,) if address else (), offload=False)
-        for node, interface, address in (left, right)
-    )
-    return Cable(*ends)
 
 
 def start(lab: Lab, setting: Setting) -> None:
@@ -190,20 +182,13 @@ def _spoofed(lab: Lab) -> Check:
     before = lab["child"].isthmus("counters").get("SOURCE_PORT_NOT_LEASED", 0)
     outer = lab["gateway"].isthmus("counters").get("SOURCE_PORT_NOT_LEASED", 0)
     misuse = spoofing.misuses(own=0, others=19127)[0]
-    lab["host-a"].run(ISTHMUS[0], "-c", _SEND_IPIP, CHILD_NEAR, misuse.inner().hex())
+    lab["host-a"].send_raw(Protocol.IPIP, CHILD_NEAR, misuse.inner())
     wait_until(lambda: lab["child"].isthmus("counters").get("SOURCE_PORT_NOT_LEASED", 0) > before, 3, every=0.2)
     counted = lab["child"].isthmus("counters").get("SOURCE_PORT_NOT_LEASED", 0) - before
     passed = lab["gateway"].isthmus("counters").get("SOURCE_PORT_NOT_LEASED", 0) - outer
     return Check(
         "a spoofed packet ends at the first gateway", (counted, passed) == (1, 0), f"inner {counted}, outer {passed}"
     )
-
-
-_SEND_IPIP = """\
-import socket, sys
-with socket.socket(socket.AF_INET, socket.SOCK_RAW, 4) as raw:
-    raw.sendto(bytes.fromhex(sys.argv[2]), (sys.argv[1], 0))
-"""
 
 
 def _taken_back(lab: Lab) -> Iterator[Check]:

@@ -24,7 +24,7 @@ from isthmus.lab.node import ISTHMUS, wait_until
 from isthmus.lab.privilege import missing_tools
 from isthmus.lab.scenario import Check, Scenario, Setting
 from isthmus.lab.scenarios import two_hosts
-from isthmus.lab.topology import OPEN_FORWARDING, Cable, End, LabError, Network, NodePlan
+from isthmus.lab.topology import OPEN_FORWARDING, LabError, Network, NodePlan, wire
 
 NAME = "narrow"
 NARROW = 1400
@@ -62,30 +62,20 @@ def network() -> Network:
         NodePlan(name="host-b", routes=("2001:db8::/64 via 2001:db8:1::1",), sysctls=OPEN_FORWARDING | _IPV6_ON),
     )
     cables = (
-        _cable(
-            ("gateway", "lan0", (f"{figure.GATEWAY_NEAR}/24", f"{figure.GATEWAY_NEAR6}/64 nodad")),
-            ("core", "lan0", ("10.0.0.9/24", "2001:db8::9/64 nodad")),
+        wire(
+            ("gateway", "lan0", f"{figure.GATEWAY_NEAR}/24", f"{figure.GATEWAY_NEAR6}/64 nodad"),
+            ("core", "lan0", "10.0.0.9/24", "2001:db8::9/64 nodad"),
         ),
-        _cable(("gateway", "wan0", (f"{figure.SHARED}/32",)), ("server", "eth0", (f"{figure.SERVER}/24",))),
-        _cable(
-            ("core", "down0", ("10.2.0.2/30", "2001:db8:2::2/64 nodad")),
-            ("branch", "up0", ("10.2.0.1/30", "2001:db8:2::1/64 nodad")),
+        wire(("gateway", "wan0", f"{figure.SHARED}/32"), ("server", "eth0", f"{figure.SERVER}/24")),
+        wire(
+            ("core", "down0", "10.2.0.2/30", "2001:db8:2::2/64 nodad"),
+            ("branch", "up0", "10.2.0.1/30", "2001:db8:2::1/64 nodad"),
             mtu=NARROW,
         ),
-        _cable(("host-a", "eth0", (f"{HOST_A}/24",)), ("branch", "a0", ("10.1.0.1/24",))),
-        _cable(("host-b", "eth0", (f"{HOST_B}/64 nodad",)), ("branch", "b0", ("2001:db8:1::1/64 nodad",))),
+        wire(("host-a", "eth0", f"{HOST_A}/24"), ("branch", "a0", "10.1.0.1/24")),
+        wire(("host-b", "eth0", f"{HOST_B}/64 nodad"), ("branch", "b0", "2001:db8:1::1/64 nodad")),
     )
     return Network(name=NAME, nodes=nodes, cables=cables)
-
-
-def _cable(
-    left: tuple[str, str, tuple[str, ...]], right: tuple[str, str, tuple[str, ...]], *, mtu: int = 1500
-) -> Cable:
-    ends = (
-        End(node=node, interface=interface, addresses=addresses, mtu=mtu, offload=False)
-        for node, interface, addresses in (left, right)
-    )
-    return Cable(*ends)
 
 
 def start(lab: Lab, setting: Setting) -> None:
@@ -111,7 +101,7 @@ def start(lab: Lab, setting: Setting) -> None:
 def play(lab: Lab, _setting: Setting) -> Iterator[Check]:
     """Send more than fits, both ways, and ask who was told."""
     for at, (host, carried) in enumerate(_CARRIED.items()):
-        for name, options in (("up", ()), ("down", ("--reverse",))):
+        for name, options in (("up"), ("down", ("--reverse",))):
             with capturing(lab["core"], "down0", ethertypes=(IPV4, IPV6)) as narrow:
                 done = lab[host].run(
                     "iperf3", "--client", figure.SERVER, "--port", str(5201 + at), "--time", "1", "--json",

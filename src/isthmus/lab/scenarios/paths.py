@@ -24,7 +24,7 @@ from isthmus.lab.node import ISTHMUS, Node, wait_until
 from isthmus.lab.privilege import missing_tools
 from isthmus.lab.scenario import Check, Scenario, Setting
 from isthmus.lab.scenarios import two_hosts
-from isthmus.lab.topology import OPEN_FORWARDING, Cable, End, LabError, Network, NodePlan
+from isthmus.lab.topology import OPEN_FORWARDING, LabError, Network, NodePlan, wire
 from isthmus.wire import icmp
 from isthmus.wire.ipv4 import Ipv4Header
 from isthmus.wire.transport import Protocol, emit_udp
@@ -53,22 +53,14 @@ def network() -> Network:
         *(NodePlan(name=host, sysctls=OPEN_FORWARDING) for host in _HOSTS),
     )
     cables = (
-        _cable(("gateway", "lan0", f"{figure.GATEWAY_NEAR}/24"), ("lan", "gateway", None)),
-        _cable(("gateway", "wan0", f"{figure.SHARED}/32"), ("isp", "eth0", f"{ISP}/24")),
-        _cable(("isp", "eth1", "203.0.113.1/24"), ("border", "eth0", f"{BORDER}/24"), mtu=NARROW),
-        _cable(("isp", "eth2", "198.51.100.1/24"), ("peer", "eth0", f"{PEER}/24")),
-        _cable(("border", "eth1", "192.156.136.1/24"), ("server", "eth0", f"{figure.SERVER}/24")),
-        *(_cable((host, "eth0", f"{address}/24"), ("lan", host, None)) for host, address in figure.HOSTS.items()),
+        wire(("gateway", "lan0", f"{figure.GATEWAY_NEAR}/24"), ("lan", "gateway")),
+        wire(("gateway", "wan0", f"{figure.SHARED}/32"), ("isp", "eth0", f"{ISP}/24")),
+        wire(("isp", "eth1", "203.0.113.1/24"), ("border", "eth0", f"{BORDER}/24"), mtu=NARROW),
+        wire(("isp", "eth2", "198.51.100.1/24"), ("peer", "eth0", f"{PEER}/24")),
+        wire(("border", "eth1", "192.156.136.1/24"), ("server", "eth0", f"{figure.SERVER}/24")),
+        *(wire((host, "eth0", f"{address}/24"), ("lan", host)) for host, address in figure.HOSTS.items()),
     )
     return Network(name=NAME, nodes=nodes, cables=cables)
-
-
-def _cable(left: tuple[str, str, str | None], right: tuple[str, str, str | None], *, mtu: int = 1500) -> Cable:
-    ends = (
-        End(node=node, interface=interface, addresses=(address,) if address else (), mtu=mtu, offload=False)
-        for node, interface, address in (left, right)
-    )
-    return Cable(*ends)
 
 
 def start(lab: Lab, setting: Setting) -> None:
@@ -259,14 +251,7 @@ def _forge(node: Node) -> None:
     datagram = emit_udp(src=src, dst=dst, src_port=10000, dst_port=53, payload=b"never sent")
     quote = Ipv4Header(total_length=20 + len(datagram), protocol=Protocol.UDP, src=src, dst=dst).emit() + datagram
     message = icmp.time_exceeded(quote[:28])
-    node.run(ISTHMUS[0], "-c", _SEND_ICMP, message.hex(), figure.SHARED)
-
-
-_SEND_ICMP = """\
-import socket, sys
-with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
-    raw.sendto(bytes.fromhex(sys.argv[1]), (sys.argv[2], 0))
-"""
+    node.send_raw(Protocol.ICMP, figure.SHARED, message)
 
 
 def _count(lab: Lab, reason: str) -> int:

@@ -122,13 +122,6 @@ def _misuses(ports: dict[str, int]) -> tuple[_Misuse, ...]:
     )
 
 
-_SEND_IPIP = """\
-import socket, sys
-with socket.socket(socket.AF_INET, socket.SOCK_RAW, 4) as raw:
-    raw.sendto(bytes.fromhex(sys.argv[2]), (sys.argv[1], 0))
-"""
-
-
 def _packet(misuse: _Misuse) -> bytes:
     src, dst = Address.parse(figure.SHARED), Address.parse(misuse.remote)
     datagram = emit_udp(src=src, dst=dst, src_port=misuse.port, dst_port=misuse.remote_port, payload=b"not allowed")
@@ -140,7 +133,7 @@ def _try(lab: Lab, misuse: _Misuse) -> Iterator[Check]:
     code, name = misuse.reason.rsip_code, misuse.reason.name
     before = _count(lab, misuse.reason)
     with capturing(lab["lan"], misuse.host) as near, capturing(lab["server"], "eth0") as far:
-        lab[misuse.host].run(ISTHMUS[0], "-c", _SEND_IPIP, figure.GATEWAY_NEAR, _packet(misuse).hex())
+        lab[misuse.host].send_raw(Protocol.IPIP, figure.GATEWAY_NEAR, _packet(misuse))
         wait_until(lambda: bool(errors_seen(near)), 3)
     counted = _count(lab, misuse.reason) - before
     told = _codes(near)

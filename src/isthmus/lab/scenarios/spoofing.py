@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,9 +113,7 @@ def misuses(*, own: int, others: int) -> tuple[Misuse, ...]:
 def send(node: Node, misuse: Misuse, *packets: bytes) -> None:
     """Tunnel packets to the gateway, past the host's own plane."""
     shim = _GRE_IPV4 if misuse.protocol == Protocol.GRE else b""
-    with node.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, misuse.protocol)) as raw:
-        for packet in packets:
-            raw.sendto(shim + packet, (figure.GATEWAY_NEAR, 0))
+    node.send_raw(misuse.protocol, figure.GATEWAY_NEAR, *(shim + packet for packet in packets))
 
 
 def errors_seen(capture: Capture) -> list[tuple[float, ErrorResponse]]:

@@ -22,7 +22,7 @@ from isthmus.lab.lab import Lab
 from isthmus.lab.node import ISTHMUS, wait_until
 from isthmus.lab.scenario import Check, Scenario, Setting
 from isthmus.lab.scenarios import two_hosts
-from isthmus.lab.topology import OPEN_FORWARDING, Cable, End, LabError, Network, NodePlan
+from isthmus.lab.topology import OPEN_FORWARDING, LabError, Network, NodePlan, wire
 from isthmus.wire.transport import Protocol
 
 NAME = "tunnels"
@@ -45,29 +45,21 @@ def network() -> Network:
         *(NodePlan(name=host, sysctls=OPEN_FORWARDING | _IPV6_ON) for host in _HOSTS),
     )
     cables = (
-        _cable(
-            ("gateway", "lan0", (f"{figure.GATEWAY_NEAR}/24", f"{figure.GATEWAY_NEAR6}/64 nodad")),
-            ("lan", "gateway", ()),
+        wire(
+            ("gateway", "lan0", f"{figure.GATEWAY_NEAR}/24", f"{figure.GATEWAY_NEAR6}/64 nodad"),
+            ("lan", "gateway"),
         ),
-        _cable(("gateway", "wan0", (f"{figure.SHARED}/32",)), ("server", "eth0", (f"{figure.SERVER}/24",))),
-        _cable(("control", "lan0", (f"{CONTROL}/24",)), ("lan", "control", ())),
-        _cable(("endpoint", "lan0", (f"{ENDPOINT}/24",)), ("lan", "endpoint", ())),
-        _cable(("endpoint", "wan0", (f"{SECOND}/32",)), ("server", "eth1", ())),
-        *(_cable((host, "eth0", (_with_length(address),)), ("lan", host, ())) for host, address in _HOSTS.items()),
+        wire(("gateway", "wan0", f"{figure.SHARED}/32"), ("server", "eth0", f"{figure.SERVER}/24")),
+        wire(("control", "lan0", f"{CONTROL}/24"), ("lan", "control")),
+        wire(("endpoint", "lan0", f"{ENDPOINT}/24"), ("lan", "endpoint")),
+        wire(("endpoint", "wan0", f"{SECOND}/32"), ("server", "eth1")),
+        *(wire((host, "eth0", _with_length(address)), ("lan", host)) for host, address in _HOSTS.items()),
     )
     return Network(name=NAME, nodes=nodes, cables=cables)
 
 
 def _with_length(address: str) -> str:
     return f"{address}/64 nodad" if ":" in address else f"{address}/24"
-
-
-def _cable(left: tuple[str, str, tuple[str, ...]], right: tuple[str, str, tuple[str, ...]]) -> Cable:
-    ends = (
-        End(node=node, interface=interface, addresses=addresses, offload=False)
-        for node, interface, addresses in (left, right)
-    )
-    return Cable(*ends)
 
 
 def start(lab: Lab, setting: Setting) -> None:
@@ -214,15 +206,9 @@ def _who_forwards(lab: Lab) -> Iterator[Check]:
     )
 
 
-_SEND_IPIP = """\
-import socket, sys
-with socket.socket(socket.AF_INET, socket.SOCK_RAW, 4) as raw:
-    raw.sendto(bytes.fromhex("45000014000040004011") + bytes(10), (sys.argv[1], 0))
-"""
-
-
 def _tunnel_again(lab: Lab) -> None:
-    lab["host-d"].run(ISTHMUS[0], "-c", _SEND_IPIP, ENDPOINT)
+    empty = bytes.fromhex("45000014000040004011") + bytes(10)
+    lab["host-d"].send_raw(Protocol.IPIP, ENDPOINT, empty)
 
 
 def _ipv6_only(lab: Lab) -> Check:
