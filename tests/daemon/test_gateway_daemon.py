@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The gateway daemon in a network: what is revoked, what is refused and counted, hosts of both families."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -137,8 +138,8 @@ def six(name):
         ),
         cables=(
             Cable(
-                End(node="host", interface="eth0", addresses=("2001:db8::4/64",)),
-                End(node="gateway", interface="lan0", addresses=(f"{IPV6}/64",)),
+                End(node="host", interface="eth0", addresses=("2001:db8::4/64 nodad",)),
+                End(node="gateway", interface="lan0", addresses=(f"{IPV6}/64 nodad",)),
             ),
             Cable(
                 End(node="gateway", interface="wan0", addresses=("149.112.240.55/24",)),
@@ -146,6 +147,15 @@ def six(name):
             ),
         ),
     )
+
+
+def answered(udp: socket.socket, request: bytes) -> bytes:
+    """Send it again until there is an answer, as a host does (RFC 3103 §10.1): the same one, however often it comes."""
+    for _ in range(20):
+        udp.send(request)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            return udp.recv(2048)
+    raise TimeoutError("no answer to twenty requests")
 
 
 @pytest.mark.rfc("3103", "9.3")
@@ -157,10 +167,9 @@ def test_a_gateway_whose_near_realm_has_no_ipv4(plane):
         request = emit(RegisterRequest(message_counter=MessageCounter(1)))
         kind = socket.SOCK_DGRAM
         with lab["host"].inside(lambda: socket.socket(socket.AF_INET6, kind)) as udp:
-            udp.settimeout(5)
+            udp.settimeout(1)
             udp.connect((IPV6, figure.CONTROL_PORT))
-            udp.send(request)
-            assert isinstance(parse(udp.recv(2048)), RegisterResponse)
+            assert isinstance(parse(answered(udp, request)), RegisterResponse)
         with lab["host"].inside(lambda: socket.create_connection((IPV6, figure.CONTROL_PORT), 5)) as tcp:
             tcp.sendall(emit(RegisterRequest()))
             assert isinstance(parse(tcp.recv(2048)), ErrorResponse), "304: it is registered already"

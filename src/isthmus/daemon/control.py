@@ -81,6 +81,9 @@ class ControlServer:
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
+            # Who was let in a moment ago is not served yet, and can only then be hung up on.
+            for _ in range(5):
+                await asyncio.sleep(0)
             for each in self._serving:
                 each.cancel()
             await asyncio.gather(*self._serving, return_exceptions=True)
