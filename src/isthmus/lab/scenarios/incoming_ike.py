@@ -57,7 +57,7 @@ class _Called:
         """What the peer knows: whom it calls."""
         # IKEv1 narrows nothing, so there both ends say the same port.
         wanted = (self._served,) if self.aggressive else strongswan.selectors(self.address)
-        here = (f"{figure.SERVER}/32[tcp]",) if self.aggressive else strongswan.selectors(figure.SERVER)
+        here = (f"{figure.SERVER}/32[6]",) if self.aggressive else strongswan.selectors(figure.SERVER)
         return Connection(
             name=self.how,
             local_id=self.caller,
@@ -78,7 +78,7 @@ class _Called:
             remote_id=self.caller,
             local_address=self.address,
             local_selectors=(self._served,),
-            remote_selectors=(f"{figure.SERVER}/32[tcp]",),
+            remote_selectors=(f"{figure.SERVER}/32[6]",),
             version=1 if self.aggressive else 2,
             aggressive=self.aggressive,
         )
