@@ -45,7 +45,7 @@ class UserspacePlane:
         border: Realms, tunnel ends and claims.
         ports: The port of each realm by its number; closed with the plane.
         steering: The rules that fill the ports; None where something else does. Closed with the plane.
-        contacts: The memory of contacted peers; ``AdmitAll`` behind the kernel plane.
+        contacts: The memory of contacted peers; the kernel plane's behind it.
         paths: The memory of SPI paths; the kernel plane's behind it.
         take_devices: Whether to read the devices of bindings; behind the kernel plane they are only written to.
     """
