@@ -10,3 +10,10 @@ from hypothesis import settings
 settings.register_profile("judged", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("judged")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Where processes share the tests out by module, the slow modules come first, so that none runs on alone at the end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("root")}
+        items.sort(key=lambda item: item.path not in slow)

@@ -9,9 +9,12 @@ export PATH
 
 RUN_PACKAGES="python3 python3-venv ca-certificates iproute2 util-linux ethtool nftables curl make
   clang llvm libbpf1 libbpf-dev linux-libc-dev"
-# The last line is for IPsec in the lab: stock kernels with ESP, AH and ipip, and a stock IKE.
+# The last two lines: stock kernels with ESP, AH and ipip and a stock IKE, for IPsec in the lab; knot, a small stock
+# nameserver, serves mapping tables; bird2, a stock routing daemon, finds SIP routes; chromium, a stock browser, reads a
+# page of a host that has SIP alone.
 TEST_PACKAGES="tshark iperf3 openssh-server openssh-client dnsmasq-base bind9-dnsutils git iputils-ping
-  traceroute openssl user-mode-linux strongswan-charon strongswan-swanctl"
+  traceroute openssl user-mode-linux strongswan-charon strongswan-swanctl
+  knot bird2 chromium"
 PYTHON=/usr/bin/python3
 VENV=$PWD/.venv
 LOG=""

@@ -2,12 +2,17 @@
 """The control socket: JSON lines; bad input is answered and harms nobody."""
 
 import asyncio
+import contextlib
+import gc
 import json
+import resource
 import socket
 import stat
+import warnings
 
 import pytest
 
+from isthmus.daemon import control
 from isthmus.daemon.control import ControlClient, ControlError, ControlServer, call, find_socket
 
 
@@ -85,6 +90,86 @@ def test_events_and_hanging_up(tmp_path):
         await asyncio.to_thread(conversation)
         await asyncio.wait_for(hold.gone, 5)
         await server.stop()
+
+    asyncio.run(serve())
+
+
+async def hang_up_after(path, rounds):
+    """Stop a server so many rounds of the loop after clients have come: silent, half way in a request, waiting."""
+    server = ControlServer(path, {"wait": wait})
+    await server.start()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(9)]
+        for client, said in zip(clients, (b"", b'{"do"', b'{"do": "wait"}\n') * 3, strict=True):
+            client.settimeout(5)
+            client.connect(str(path))
+            client.sendall(said)
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        await server.stop()
+        for client in clients:
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def wait(_request, _connection):
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("rounds", range(12))
+def test_who_came_just_before_the_end_is_hung_up_on_whatever_had_been_done_for_him(tmp_path, rounds):
+    """In the backlog, let in, about to be served, served, halfway in a line, waiting for an answer."""
+    with warnings.catch_warnings(record=True) as left_open:
+        warnings.simplefilter("always", ResourceWarning)
+        asyncio.run(hang_up_after(tmp_path / "x.sock", rounds))
+        gc.collect()
+    assert not [str(each.message) for each in left_open]
+
+
+def test_who_comes_when_no_descriptor_is_left_is_served_when_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(control, "_RETRY_SECONDS", 0.05)
+    path = tmp_path / "x.sock"
+
+    async def serve():
+        server = ControlServer(path, {"echo": echo})
+        await server.start()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+                client.connect(str(path))
+                client.sendall(b'{"do": "echo", "say": 7}\n')
+                await asyncio.sleep(0.1)
+                client.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    client.recv(1)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 5)
+            assert json.loads(answer)["result"] == 7
+        await server.stop()
+
+    asyncio.run(serve())
+
+
+def test_an_end_does_not_wait_for_a_client_that_does_not_read(tmp_path):
+    path = tmp_path / "x.sock"
+
+    async def serve():
+        server = ControlServer(path, {"echo": echo})
+        await server.start()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(json.dumps({"do": "echo", "say": "x" * 100_000}).encode() + b"\n")
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client.send(json.dumps({"do": "echo", "say": "x" * 100_000}).encode() + b"\n")
+                    await asyncio.sleep(0)
+            client.shutdown(socket.SHUT_WR)
+            await asyncio.sleep(0)
+            await asyncio.wait_for(server.stop(), 5)
 
     asyncio.run(serve())
 

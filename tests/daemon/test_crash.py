@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -110,33 +111,75 @@ def held_in(store):
     return {each.binding.key.bind_id: tuple(each.binding.selectors[0].values) for each in store.leases()}
 
 
-def run_child(path, fatal):
-    done = subprocess.run(
-        [sys.executable, __file__, str(path), str(fatal)],
-        capture_output=True, text=True, timeout=60, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )  # fmt: skip
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode == 0, [parse(bytes.fromhex(line)) for line in done.stdout.split()]
+class Children:
+    """Forks of one process that has everything imported and no thread; each says what it answered, and dies."""
+
+    def __init__(self, folder):
+        self.said = folder / "children.log"
+
+    def __enter__(self):
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        with self.said.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+            )  # fmt: skip
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        assert self.process.wait(60) == 0, self.said.read_text()
+
+    def run(self, path, fatal):
+        """Whether it survived, and the answers that it gave."""
+        self.process.stdin.write(f"{fatal} {path}\n")
+        self.process.stdin.flush()
+        answers = []
+        while (line := self.process.stdout.readline()) and not line.startswith("ended"):
+            answers.append(parse(bytes.fromhex(line)))
+        assert line.split() in (["ended", "0"], ["ended", str(int(signal.SIGKILL))]), self.said.read_text()
+        return line.split() == ["ended", "0"], answers
+
+
+def fork_children():
+    for line in sys.stdin:
+        fatal, _, path = line.strip().partition(" ")
+        number = os.fork()
+        if not number:
+            status = 1
+            try:
+                child(path, int(fatal))
+                status = 0
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        print("ended", os.waitpid(number, 0)[1], flush=True)
 
 
 @pytest.mark.slow
 @pytest.mark.rfc("3103", "10.1")
 def test_killed_at_every_step_every_answered_lease_is_there_and_no_other(tmp_path):
-    fatal, survived = 0, False
-    while not survived:
-        fatal += 1
-        path = tmp_path / f"{fatal}.db"
-        survived, answers = run_child(path, fatal)
-        next_life = Bench(path)
-        next_life.driver.restore()
-        promised, stored = held_according_to(answers), held_in(next_life.store)
-        under_way = {bind_id: ports for bind_id, ports in stored.items() if promised.get(bind_id) != ports}
-        assert len(under_way) <= 1, f"step {fatal}: more than what was being answered: {under_way}"
-        gone = promised.keys() - stored.keys()
-        assert len(gone) <= (len(answers) == 4), f"step {fatal}: answered and lost: {gone}"
-        conversation(next_life, lambda: finish(next_life, answers, path, fatal))  # noqa: B023 - called at once
+    with Children(tmp_path) as children:
+        fatal, survived = 0, False
+        while not survived:
+            fatal += 1
+            path = tmp_path / f"{fatal}.db"
+            survived, answers = children.run(path, fatal)
+            go_on(path, fatal, answers)
     assert fatal > LEAST_STEPS
+
+
+def go_on(path, fatal, answers):
+    """Be the gateway that is started next, and the host that has heard these answers."""
+    next_life = Bench(path)
+    next_life.driver.restore()
+    promised, stored = held_according_to(answers), held_in(next_life.store)
+    under_way = {bind_id: ports for bind_id, ports in stored.items() if promised.get(bind_id) != ports}
+    assert len(under_way) <= 1, f"step {fatal}: more than what was being answered: {under_way}"
+    gone = promised.keys() - stored.keys()
+    assert len(gone) <= (len(answers) == 4), f"step {fatal}: answered and lost: {gone}"
+    conversation(next_life, lambda: finish(next_life, answers, path, fatal))
 
 
 async def finish(bench, answers, path, fatal):
@@ -150,4 +193,4 @@ async def finish(bench, answers, path, fatal):
 
 
 if __name__ == "__main__":
-    child(Path(sys.argv[1]), int(sys.argv[2]))
+    fork_children()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Every error that a request can raise, and which one wins when there are two.
+"""Every error that a request can raise.
 
 A test is named after each error that it provokes; ``test_every_error_is_provoked_by_a_test_that_names_it`` looks
 that none is left out.
@@ -8,7 +8,6 @@ that none is left out.
 from __future__ import annotations
 
 import re
-import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +18,13 @@ from isthmus.border.effect import Peer
 from isthmus.border.pool import Quota
 from isthmus.border.ranges import Ranges
 from isthmus.rsip.policy import ClientRule
-from isthmus.wire.rsip.codes import ErrorCode, LocalPolicy, Method, RemotePolicy, TunnelType
+from isthmus.wire.rsip.codes import ErrorCode, Method, RemotePolicy, TunnelType
 from isthmus.wire.rsip.envelope import MessageError
-from isthmus.wire.rsip.message import ErrorResponse, FreeResponse, RegisterResponse, emit, parse
+from isthmus.wire.rsip.message import ErrorResponse, RegisterResponse, emit, parse
 from isthmus.wire.rsip.parameter import ClientId
 from isthmus.wire.rsip.stream import MessageStream
-from rsip.conversation import OTHER, REMOTE, SHARED, WHOLE, Raw, make_gateway, make_policy, make_pool
+from rsip.by_hand import ANY_ADDRESS, ANY_PORT, COUNTER, client, code, message, raw, tlv
+from rsip.conversation import OTHER, REMOTE, SHARED, WHOLE, Raw, make_gateway, make_pool
 from rsip.requests import (
     assign_address,
     assign_ports,
@@ -38,32 +38,6 @@ from rsip.requests import (
 )
 
 MACRO, MICRO, NONE = int(RemotePolicy.MACRO), int(RemotePolicy.MICRO), int(RemotePolicy.NONE)
-
-
-def raw(*, pool=None, **policy) -> Raw:
-    return Raw(make_gateway(make_policy(**policy), pool))
-
-
-def tlv(kind: int, value: bytes) -> bytes:
-    return struct.pack("!BH", kind, len(value)) + value
-
-
-def message(kind: int, *parameters: bytes, version: int = 1, length: int | None = None) -> bytes:
-    body = b"".join(parameters)
-    return struct.pack("!BBH", version, kind, 4 + len(body) if length is None else length) + body
-
-
-COUNTER = tlv(11, bytes((0, 0, 0, 2)))
-ANY_ADDRESS, ANY_PORT = tlv(1, b"\x01"), tlv(2, b"\x01")
-
-
-def client(client_id: int) -> bytes:
-    return tlv(4, client_id.to_bytes(4, "big"))
-
-
-def code(answers: list[bytes]) -> int:
-    assert len(answers) == 1
-    return code_of(parse(answers[0]))
 
 
 def test_102_use_tcp_where_udp_is_not_served():
@@ -467,99 +441,3 @@ def test_who_asks_too_often_is_not_answered_on_udp_and_refused_on_tcp():
     assert code_of(talk.ask(deregister(1, None))) == 101
     talk.now += 0.2
     assert code_of(talk.ask(deregister(1, None))) == 301
-
-
-# The order of spec 6: each message is wrong in two ways, and the earlier check wins.
-
-WRONG_HEADER = {"length": 3}
-BAD_VALUE, UNKNOWN_TYPE, SHORT_TLV = tlv(3, b"\0"), tlv(99, b"?"), b"\x03\0\x09\0"
-DENIED = Address.parse("192.0.2.77")
-
-
-@pytest.mark.rfc("3103", "9.1.1")
-@pytest.mark.rfc("3103", "14")
-@pytest.mark.parametrize(
-    ("octets", "expected"),
-    [
-        (lambda c: message(2, COUNTER, version=9, length=3), 207),  # header before version
-        (lambda c: message(99, COUNTER, version=9), 106),  # version before type
-        (lambda c: message(99, COUNTER, SHORT_TLV), 206),  # type before parameters
-        (lambda c: message(22, COUNTER, SHORT_TLV), 208),  # service before parameters
-        (lambda c: message(22, COUNTER, BAD_VALUE), 208),
-        (lambda c: message(9, COUNTER, BAD_VALUE), 206),
-        (lambda c: message(2, UNKNOWN_TYPE, SHORT_TLV), 207),  # walk before types of parameters
-        (lambda c: message(2, BAD_VALUE, UNKNOWN_TYPE), 204),  # types before values
-        (lambda c: message(2, BAD_VALUE), 205),  # values before the counter
-        (lambda c: message(4, client(c ^ 1)), 105),  # counter before Client ID
-        (lambda c: message(2, client(c), COUNTER), 302),  # registered before grammar
-        (lambda c: message(4, client(c ^ 1), client(c), COUNTER), 305),  # Client ID before grammar
-        (lambda c: message(12, client(c), client(c), tlv(3, bytes(4)), COUNTER), 202),  # twice before extra
-        (lambda c: message(12, client(c), tlv(3, bytes(4)), COUNTER), 203),  # extra before missing
-        (lambda c: message(12, tlv(5, bytes(4)), COUNTER), 201),  # missing before Bind ID
-        (lambda c: message(12, tlv(5, bytes(4)), client(c), COUNTER), 207),  # order before Bind ID
-        (lambda c: emit(extend(c, 99)), 306),
-        (lambda c: emit(assign_ports(c, tunnel=3)), 307),  # tunnel before flow policy
-        (lambda c: emit(assign_ports(c, remote=None, address=OTHER)), 103),  # flow policy before remote and local
-        (lambda c: emit(assign_ports(c, ports=2, remote=DENIED, remote_ports=(25,))), 103),
-        (lambda c: emit(assign_ports(c, ports=1, remote=DENIED, remote_ports=(25,))), 314),  # address before port
-        (lambda c: emit(assign_ports(c, ports=1, remote=REMOTE, remote_ports=(25,), address=OTHER)), 315),
-        (lambda c: emit(assign_ports(c, ports=(5060,), remote=REMOTE, remote_ports=(80,), address=OTHER)), 312),
-        (lambda c: emit(assign_ports(c, ports=(5060,), remote=REMOTE, remote_ports=(80,))), 313),
-    ],
-)
-def test_the_earlier_of_two_errors_wins(octets, expected):
-    talk = raw(
-        local=int(LocalPolicy.MICRO),
-        remote=MICRO,
-        tunnel_types=(TunnelType.IP_IP,),
-        remotes_denied=(Prefix.of(DENIED),),
-        remote_ports_denied=Ranges.of(25),
-        forbidden_ports=Ranges.of(5060),
-    )
-    client_id = client_of(talk)
-    assert code(talk.octets(octets(client_id))) == expected
-
-
-@pytest.mark.parametrize(
-    ("octets", "expected"),
-    [
-        (message(99, COUNTER, version=9), 102),  # transport before everything
-        (b"\x01", 102),
-        (message(2), 102),
-    ],
-)
-def test_the_transport_comes_first_of_all(octets, expected):
-    assert code(raw(udp=False).octets(octets)) == expected
-
-
-@pytest.mark.rfc("3103", "10.2.2")
-@pytest.mark.parametrize(
-    ("octets", "expected"),
-    [
-        (message(12, tlv(5, bytes(4)), COUNTER), 301),  # registered before grammar
-        (message(4, client(9), client(9), COUNTER), 301),
-        (message(8, COUNTER), 301),
-        (message(14, COUNTER), 301),
-        (message(16, COUNTER), 301),
-        (message(22, COUNTER), 208),
-    ],
-)
-def test_a_rebooted_gateway_says_301_to_whatever_can_be_read(octets, expected):
-    assert code(raw().octets(octets)) == expected
-
-
-def test_denied_comes_before_grammar():
-    talk = raw(clients=(ClientRule(prefix=Prefix.parse("10.0.0.0/8"), admitted=False),))
-    assert code(talk.octets(message(2, client(1), COUNTER))) == 304
-    talk = raw()
-    assert code(talk.octets(message(2, client(1), COUNTER))) == 203
-    assert len(talk.gateway) == 0
-
-
-def test_after_any_of_these_errors_the_gateway_serves_as_before():
-    talk = raw()
-    client_id = client_of(talk)
-    for octets in (b"\x01", message(99), message(12, client(client_id), COUNTER), message(2, BAD_VALUE)):
-        talk.octets(octets)
-    talk.ask(assign_ports(client_id, 50))
-    assert isinstance(talk.ask(free(client_id, 1, 51)), FreeResponse)

@@ -23,9 +23,15 @@ from isthmus.errors import IsthmusError
 
 LINE_LIMIT = 1 << 20
 """Longest request in octets."""
+_BACKLOG = 100
+_RETRY_SECONDS = 1.0
 RUN_VARIABLE = "ISTHMUS_RUN"
 """Names the folder of control sockets, for those who do not say which socket; the lab's shells set it."""
-_ASKED_OF = {"host": ("acquire", "release", "query"), "gateway": ("revoke", "who-had", "multicast")}
+_ASKED_OF = {
+    "host": ("acquire", "release", "query"),
+    "gateway": ("revoke", "who-had", "multicast"),
+    "border router": ("remap", "mappings", "routes", "aliases", "tunnels"),
+}
 
 
 class ControlError(IsthmusError):
@@ -55,8 +61,9 @@ class ControlServer:
     def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
         self._path = path
         self._handlers = handlers
-        self._server: asyncio.Server | None = None
-        self._serving: set[asyncio.Task[None]] = set()
+        self._listener: socket.socket | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._serving: dict[asyncio.Task[None], socket.socket] = {}
 
     async def start(self) -> None:
         """Listen; a socket file that nobody listens on any more is replaced.
@@ -70,37 +77,76 @@ class ControlServer:
                 probe.connect(str(self._path))
                 raise ControlError(f"{self._path}: another isthmus of this name is running")
             self._path.unlink()
+        listener = socket.socket(socket.AF_UNIX)
         before = os.umask(0o177)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=LINE_LIMIT)
+            listener.bind(str(self._path))
+            listener.listen(_BACKLOG)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
         finally:
             os.umask(before)
+        self._listener = listener
+        self._listen()
+
+    def _listen(self) -> None:
+        assert self._listener is not None
+        asyncio.get_running_loop().add_reader(self._listener, self._let_in)
+
+    def _let_in(self) -> None:
+        # Not asyncio's own server: between accepting and serving it has connections that nobody can hang up on.
+        assert self._listener is not None
+        loop = asyncio.get_running_loop()
+        try:
+            accepted, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError:  # no descriptor is left; others give theirs back in time
+            loop.remove_reader(self._listener)
+            self._retry = loop.call_later(_RETRY_SECONDS, self._listen)
+            return
+        task = loop.create_task(self._serve(accepted))
+        self._serving[task] = accepted
+        task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._serving.pop(task).close()
 
     async def stop(self) -> None:
         """Stop listening, hang up on who is still there, and remove the socket file."""
-        if self._server is not None:
-            self._server.close()
-            self._path.unlink(missing_ok=True)
-            # Who was let in a moment ago is not served yet, and can only then be hung up on.
-            for _ in range(5):
-                await asyncio.sleep(0)
-            for each in self._serving:
-                each.cancel()
-            await asyncio.gather(*self._serving, return_exceptions=True)
+        if self._listener is None:
+            return
+        if self._retry is not None:
+            self._retry.cancel()
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+        # Who has not been served yet never will be; the socket is closed all the same when the task is done.
+        serving = list(self._serving)
+        for each in serving:
+            each.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection, task = Connection(writer), asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
+    async def _serve(self, accepted: socket.socket) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=accepted, limit=LINE_LIMIT)
+        try:
+            await self._converse(reader, writer)
+            writer.close()
+            await writer.wait_closed()
+        except (OSError, ValueError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(writer)
         try:
             while line := await reader.readline():
                 writer.write(json.dumps(await self._answer(line, connection)).encode() + b"\n")
                 await writer.drain()
-        except (OSError, ValueError):
-            pass
         finally:
-            self._serving.discard(task)
-            writer.close()
             for each in connection.closing:
                 each()
 

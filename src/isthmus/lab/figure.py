@@ -24,6 +24,15 @@ PUBLIC = "149.112.240.0/24"
 FAR = "192.156.136.0/24"
 HOSTS = {"host-a": "10.0.0.4", "host-b": "10.0.0.5"}
 CONTROL_PORT = 4555
+POOL = f"""\
+[[gateway.pool]]
+address = "{SHARED}"
+ports = "10000-19999"
+
+[[gateway.pool]]
+prefix = "149.112.240.64/29"
+"""
+"""What the gateway leases."""
 
 
 def network(
@@ -78,19 +87,31 @@ def host_address(at: int) -> str:
     return f"10.0.0.{4 + at}"
 
 
-def gateway_configuration(lab: Lab, setting: Setting, *, state: str | None = None, more: str = "") -> str:
-    """What ``isthmus up`` reads at the gateway.
+def gateway_configuration(
+    lab: Lab,
+    setting: Setting,
+    *,
+    name: str = "gateway",
+    near: str = GATEWAY_NEAR,
+    pool: str = POOL,
+    state: str | None = None,
+    more: str = "",
+) -> str:
+    """What ``isthmus up`` reads at a gateway.
 
     Args:
         lab: The network, for where files go.
         setting: Which plane to use.
+        name: Which gateway.
+        near: Its address on the hosts' link.
+        pool: Its sections ``[[gateway.pool]]``.
         state: The lease store; a file of the lab if not given.
-        more: Further lines of ``[gateway]``.
+        more: Further lines of ``[gateway]``, and sections below it.
     """
-    node = lab["gateway"]
+    node = lab[name]
     return f"""\
 [isthmus]
-name = "gateway"
+name = "{name}"
 run = "{node.run_directory}"
 state = "{state or node.directory / "leases.db"}"
 plane = "{setting.plane}"
@@ -106,24 +127,27 @@ interface = "wan0"
 [gateway]
 near = "private"
 realm = "public"
-address = "{GATEWAY_NEAR}"
+address = "{near}"
 {more}
-[[gateway.pool]]
-address = "{SHARED}"
-ports = "10000-19999"
-
-[[gateway.pool]]
-prefix = "149.112.240.64/29"
-"""
+{pool}"""
 
 
-def host_configuration(lab: Lab, setting: Setting, host: str, *, lease: bool = True, ports: int = 64) -> str:
+def host_configuration(
+    lab: Lab,
+    setting: Setting,
+    host: str,
+    *,
+    gateway: str = f'gateway = "{GATEWAY_NEAR}"',
+    lease: bool = True,
+    ports: int = 64,
+) -> str:
     """What ``isthmus up`` reads at a host.
 
     Args:
         lab: The network, for where files go.
         setting: Which plane to use.
         host: Which one.
+        gateway: The lines of ``[host]`` that say where its gateway is, or how to find one.
         lease: Whether the host itself holds a lease; programs may hold others.
         ports: How many ports that is.
     """
@@ -145,5 +169,5 @@ interface = "eth0"
 
 [host]
 near = "private"
-gateway = "{GATEWAY_NEAR}"
+{gateway}
 {leased if lease else ""}"""

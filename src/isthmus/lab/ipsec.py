@@ -99,37 +99,11 @@ def machine(lab: Lab, name: str) -> Machine:
 
 
 def gateway_configuration(lab: Lab, setting: Setting) -> str:
-    """What ``isthmus up`` reads at the gateway."""
-    node = lab[GATEWAY]
-    return f"""\
-[isthmus]
-name = "gateway"
-run = "{node.run_directory}"
-state = "{node.directory / "leases.db"}"
-plane = "{setting.plane}"
-
-[[realm]]
-name = "private"
-interface = "lan0"
-
-[[realm]]
-name = "public"
-interface = "wan0"
-
-[gateway]
-near = "private"
-realm = "public"
-address = "{figure.GATEWAY_NEAR}"
-
-[[gateway.pool]]
-address = "{figure.SHARED}"
-ports = "10000-19999"
-spis = "{SPIS.pairs[0][0]:x}-{SPIS.pairs[0][1]:x}"
-ike = true
-
-[[gateway.pool]]
-prefix = "149.112.240.64/29"
-"""
+    """What ``isthmus up`` reads at the gateway: it leases SPIs, and IKE, with the shared address."""
+    spis = f'ports = "10000-19999"\nspis = "{SPIS.pairs[0][0]:x}-{SPIS.pairs[0][1]:x}"\nike = true'
+    return figure.gateway_configuration(
+        lab, setting, pool=figure.POOL.replace('ports = "10000-19999"', spis), name=GATEWAY
+    )
 
 
 def host_configuration(*leases: str) -> str:

@@ -8,7 +8,9 @@ wire that several machines share, and the place from which a capture sees them a
 
 from __future__ import annotations
 
+import json
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +19,14 @@ from isthmus.errors import IsthmusError
 
 NETNS = Path("/run/netns")
 PREFIX = "ist"
+_FIRST_INDEX = 10
+_CARRIER_SECONDS = 10.0
 
 OPEN_FORWARDING = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"}
 """For every node that stands between realms: leased addresses arrive by tunnels, where no route points."""
 
+_NO_FILTER = "for each in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $each ] || echo 0 >$each; done"
+"""For a segment: the kernel's bridge may look into packets and drop what is no IPv4 and has its EtherType, as SIP."""
 _QUIET = {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}
 
 
@@ -106,7 +112,7 @@ class Network:
 
 
 def build(network: Network) -> None:
-    """Make a network; what exists when it fails is the caller's to remove.
+    """Make a network, and wait until every cable carries; what exists when it fails is the caller's to remove.
 
     Raises:
         LabError: one of the commands failed.
@@ -118,10 +124,18 @@ def build(network: Network) -> None:
         ends = [end for cable in network.cables for end in (cable.left, cable.right) if end.node == node.name]
         namespace = network.namespace(node.name)
         _set_sysctls(namespace, _QUIET | dict(node.sysctls))
+        if node.segment:
+            run_in(namespace, ["sh", "-ec", _NO_FILTER])
         _batch(namespace, _node_lines(node, ends))
         for end in ends:
             if not end.offload:
                 without_offload(namespace, end.interface)
+    until = time.monotonic() + _CARRIER_SECONDS
+    for name in network.namespaces:
+        while idle := _without_carrier(name):
+            if time.monotonic() > until:
+                raise LabError(f"{name}: {', '.join(idle)} not up within {_CARRIER_SECONDS:g} seconds")
+            time.sleep(0.01)
 
 
 def without_offload(namespace: str, interface: str) -> None:
@@ -141,12 +155,21 @@ def run_in(namespace: str, command: list[str]) -> str:
 
 
 def _cable_lines(network: Network) -> Iterable[str]:
-    for cable in network.cables:
+    # Two ends of the same index are, to the kernel, no pair whose carrier is urgent: it looks once a second.
+    for at, cable in enumerate(network.cables):
         left, right = cable.left, cable.right
+        index = _FIRST_INDEX + 2 * at
         yield (
-            f"link add name {left.interface} mtu {left.mtu} netns {network.namespace(left.node)} type veth"
-            f" peer name {right.interface} mtu {right.mtu} netns {network.namespace(right.node)}"
+            f"link add name {left.interface} index {index} mtu {left.mtu} netns {network.namespace(left.node)}"
+            f" type veth peer name {right.interface} index {index + 1} mtu {right.mtu}"
+            f" netns {network.namespace(right.node)}"
         )
+
+
+def _without_carrier(namespace: str) -> list[str]:
+    """The ends of cables that do not carry yet, and lose what is sent."""
+    links = json.loads(_run(["ip", "-n", namespace, "-json", "link", "show", "type", "veth"]))
+    return [link["ifname"] for link in links if link and link["operstate"] != "UP"]
 
 
 def _node_lines(node: NodePlan, ends: list[End]) -> Iterable[str]:

@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from isthmus.lab import figure
 from isthmus.lab.lab import Lab
 from isthmus.lab.node import ISTHMUS, wait_until
 from isthmus.lab.privilege import missing_tools
@@ -168,27 +169,8 @@ def _discover(way: str) -> str:
 
 
 def _gateway(lab: Lab, setting: Setting, name: str) -> str:
-    node = lab[name]
     near, leased, port = GATEWAYS[name]
-    return f"""\
-[isthmus]
-name = "{name}"
-run = "{node.run_directory}"
-state = "{node.directory / "leases.db"}"
-plane = "{setting.plane}"
-
-[[realm]]
-name = "private"
-interface = "lan0"
-
-[[realm]]
-name = "public"
-interface = "wan0"
-
-[gateway]
-near = "private"
-realm = "public"
-address = "{near}"
+    more = f"""\
 port = {port}
 
 [gateway.lease]
@@ -197,34 +179,13 @@ minimum = 4
 default = 8
 
 [gateway.slp]
-
-[[gateway.pool]]
-address = "{leased}"
-ports = "10000-10999"
 """
+    pool = f'[[gateway.pool]]\naddress = "{leased}"\nports = "10000-10999"\n'
+    return figure.gateway_configuration(lab, setting, name=name, near=near, pool=pool, more=more)
 
 
 def _host(lab: Lab, setting: Setting, name: str, gateway: str, *, ports: int = 64) -> str:
-    return f"""\
-[isthmus]
-name = "{name}"
-run = "{lab[name].run_directory}"
-plane = "{setting.plane}"
-
-[[realm]]
-name = "private"
-interface = "eth0"
-
-[host]
-near = "private"
-first_timeout = 0.02
-{gateway}
-
-[[host.lease]]
-ports = {ports}
-device = "rsip0"
-routes = ["{FAR}"]
-"""
+    return figure.host_configuration(lab, setting, name, gateway=f"first_timeout = 0.02\n{gateway}", ports=ports)
 
 
 def _dnsmasq(lab: Lab) -> tuple[str, ...]:

@@ -190,7 +190,7 @@ def _keyed_anew(lab: Lab, held: dict[str, Lease]) -> Iterator[Check]:
         machine.start("echoes", "python3", "-c", _ECHOES, figure.SERVER, ready="")
         strongswan.rekey(ipsec.machine(lab, side), "esp")
         new = _new(lab, host, before)
-        lost = machine.said("echoes", until=" lost", seconds=20)
+        lost = machine.said("echoes", until=" lost", seconds=60)
         ok = bool(new) and all(spi in held[host].spis for spi in new) and lost.startswith("0 of")
         shown = ", ".join(f"{spi:#x}" for spi in sorted(new)) or "none"
         yield Check(f"ESP: {side} keys anew for {host}, by an SPI of the lease, without loss", ok, f"{shown}; {lost}")

@@ -58,17 +58,6 @@ class ContactedPeers:
         return noted is not None and epoch(now) - noted <= KEPT_EPOCHS
 
 
-class AdmitAll:
-    """No memory: for a slow path whose fast path has asked before it punted."""
-
-    def note(self, owner: Owner, local: Address, remote: Address, *, now: float) -> None:
-        """Forget it: the fast path has noted it."""
-
-    def knows(self, owner: Owner, local: Address, remote: Address, *, now: float) -> bool:  # noqa: ARG002
-        """Say yes: the fast path has said so."""
-        return True
-
-
 def epoch(now: float) -> int:
     """Number of the epoch that a time lies in."""
     return int(now) // EPOCH_SECONDS
