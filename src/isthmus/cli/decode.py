@@ -16,6 +16,8 @@ import typer
 from isthmus.cli import output
 from isthmus.errors import WireError
 from isthmus.wire import pcapng, text
+from isthmus.wire.sip.header import HeaderOrder
+from isthmus.wire.sip.option import OptionLayout
 
 _CAPTURE_MAGIC = {bytes.fromhex(each) for each in ("0a0d0d0a", "a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1")}
 _OFFSET = re.compile(r"^\s*(?:0x)?[0-9A-Fa-f]{4,8}(?::|\s{2,})(?=\s*[0-9A-Fa-f]{2})")
@@ -43,51 +45,64 @@ def decode(
     verbose: Annotated[
         bool | None, typer.Option("--tree/--lines", help="One line per field, or one per packet.", show_default=False)
     ] = None,
+    header_order: Annotated[
+        HeaderOrder, typer.Option(help="Of payload type and hop limit in SIP headers.")
+    ] = HeaderOrder.DEERING,
+    option_layout: Annotated[OptionLayout, typer.Option(help="Of SIP's option headers.")] = OptionLayout.SIP92,
     as_json: output.Json = False,
 ) -> None:
-    """Show octets or a capture as text: RSIP, IPv4, IPv6, IP-in-IP, GRE, UDP, TCP, ICMP, IKE, SLP, IGMP.
+    """Show octets or a capture as text: RSIP, IPv4, IPv6, SIP, IPAE, IP-in-IP, GRE, UDP, TCP, ICMP, IKE, SLP, IGMP.
 
     Hex may have spaces, colons and the offsets that tcpdump -x and xxd print; an empty line
     separates packets. It may be an IP packet, an Ethernet frame, or a bare RSIP message.
     Captures (pcap, pcapng) are shown with one line per packet, hex with one line per field.
+    Version 6 under EtherType 0x0800 is SIP (RFC 8507, not the one of telephones); without an
+    EtherType, and under protocol 41, the length tells SIP from IPv6. checksum_fits names the
+    pseudo-headers by which a checksum over SIP is right.
     With --json, one object per packet and line.
 
     Damaged octets are no error: they are shown as far as they can be read, with what is wrong.
     """
-    number = 0
+    number, sip = 0, text.SipReading(order=header_order, layout=option_layout)
     try:
         for number, item in enumerate(_items(source), start=1):
             if as_json:
-                output.print_line(_labels(number, item) | describe(item))
+                output.print_line(_labels(number, item) | describe(item, sip))
             else:
-                typer.echo(_shown(number, item, as_tree=item.frame is None if verbose is None else verbose))
+                typer.echo(_shown(number, item, as_tree=item.frame is None if verbose is None else verbose, sip=sip))
     except WireError as error:
         output.fail(f"{source}: the capture is damaged after packet {number}: {error}")
     if not number and not as_json:
         output.fail(f"{source}: nothing to decode")
 
 
-def describe(item: Item) -> dict[str, Any]:
+_USUAL = text.SipReading()
+
+
+def describe(item: Item, sip: text.SipReading = _USUAL) -> dict[str, Any]:
     """Describe a packet, a frame without one, or a bare RSIP message; never raises."""
     if item.frame is not None:
-        packet = pcapng.ip_octets(item.frame)
-        if packet is None:
+        found = pcapng.network(item.frame)
+        if found is None:
             problem = f"no IP packet in a frame of link type {item.frame.link_type}"
             return {"layer": "frame", "error": problem, "octets": item.octets.hex()}
-        return text.to_dict(packet)
-    if _is_rsip(item.octets):
+    elif _is_rsip(item.octets):
         return text.rsip_to_dict(item.octets)
-    return text.to_dict(_without_ethernet(item.octets))
-
-
-def _shown(number: int, item: Item, *, as_tree: bool) -> str:
-    packet = _without_ethernet(item.octets) if item.frame is None else pcapng.ip_octets(item.frame)
-    if packet is None:
-        shown = str(describe(item)["error"])
-    elif item.frame is None and _is_rsip(packet):
-        shown = text.rsip_tree(packet) if as_tree else text.rsip_line(packet)
     else:
-        shown = text.tree(packet) if as_tree else text.line(packet)
+        found = _without_ethernet(item.octets)
+    ethertype, packet = found
+    return text.to_dict(packet, ethertype=ethertype, sip=sip)
+
+
+def _shown(number: int, item: Item, *, as_tree: bool, sip: text.SipReading = _USUAL) -> str:
+    found = _without_ethernet(item.octets) if item.frame is None else pcapng.network(item.frame)
+    if found is None:
+        shown = str(describe(item)["error"])
+    elif item.frame is None and _is_rsip(found[1]):
+        shown = text.rsip_tree(found[1]) if as_tree else text.rsip_line(found[1])
+    else:
+        ethertype, packet = found
+        shown = (text.tree if as_tree else text.line)(packet, ethertype=ethertype, sip=sip)
     if item.frame is None:
         return shown
     labels = _labels(number, item)
@@ -166,17 +181,17 @@ def from_hex(words: str) -> list[bytes] | None:
 
 def _is_rsip(octets: bytes) -> bool:
     """Whether octets are rather a bare RSIP message than a packet: no IP version begins with a zero nibble."""
-    return octets[:1] < b"\x10" and _without_ethernet(octets) is octets
+    return octets[:1] < b"\x10" and _without_ethernet(octets)[1] is octets
 
 
-def _without_ethernet(octets: bytes) -> bytes:
-    """Take an Ethernet header off, where there clearly is one."""
+def _without_ethernet(octets: bytes) -> tuple[int | None, bytes]:
+    """Take an Ethernet header off, where there clearly is one; its EtherType, and what is left."""
     if octets[:1] and octets[0] >> 4 in _IP_VERSIONS and _is_whole_ip(octets):
-        return octets
-    packet = pcapng.ip_octets(pcapng.Frame(octets=octets, link_type=pcapng.ETHERNET))
-    if packet is None or packet[0] >> 4 not in _IP_VERSIONS:
-        return octets
-    return packet
+        return None, octets
+    found = pcapng.network(pcapng.Frame(octets=octets, link_type=pcapng.ETHERNET))
+    if found is None or found[1][0] >> 4 not in _IP_VERSIONS:
+        return None, octets
+    return found
 
 
 def _is_whole_ip(octets: bytes) -> bool:

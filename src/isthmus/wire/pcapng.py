@@ -38,7 +38,7 @@ _PCAP_MAGIC = {
 _LONGEST = 1 << 24
 "No block or frame is longer; a length beyond this is damage, not data."
 _SECOND = 10**9
-_IP_ETHERTYPES = (0x0800, 0x86DD)
+_ETHERTYPE_IPV4, _ETHERTYPE_IPV6 = 0x0800, 0x86DD
 _VLAN_ETHERTYPES = (0x8100, 0x88A8)
 
 
@@ -244,10 +244,20 @@ def _option(code: int, value: bytes) -> bytes:
 
 
 def ip_octets(frame: Frame) -> bytes | None:
-    """Return the IPv4 or IPv6 packet in a frame, without the link's header; None if there is none."""
+    """Return the IPv4, IPv6 or SIP packet in a frame, without the link's header; None if there is none."""
+    found = network(frame)
+    return None if found is None else found[1]
+
+
+def network(frame: Frame) -> tuple[int | None, bytes] | None:
+    """Return EtherType and packet of a frame with IPv4, IPv6 or SIP, which has IPv4's (seed IPAE 4.2.1).
+
+    The EtherType is None where the link has none; None if there is no such packet.
+    """
     octets = frame.octets
     if frame.link_type in (RAW, IPV4, IPV6):
-        return octets if octets and octets[0] >> 4 in (4, 6) else None
+        known = {IPV4: _ETHERTYPE_IPV4, IPV6: _ETHERTYPE_IPV6}.get(frame.link_type)
+        return (known, octets) if octets and octets[0] >> 4 in (4, 6) else None
     if frame.link_type == ETHERNET:
         at = 12
         while _ethertype(octets, at) in _VLAN_ETHERTYPES:
@@ -259,7 +269,8 @@ def ip_octets(frame: Frame) -> bytes | None:
         at, start = 0, 20
     else:
         return None
-    return octets[start:] if _ethertype(octets, at) in _IP_ETHERTYPES and len(octets) > start else None
+    kind = _ethertype(octets, at)
+    return (kind, octets[start:]) if kind in (_ETHERTYPE_IPV4, _ETHERTYPE_IPV6) and len(octets) > start else None
 
 
 def _ethertype(octets: bytes, at: int) -> int | None:

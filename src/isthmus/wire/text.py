@@ -8,6 +8,7 @@ becomes a layer with an ``error``, since a decoder is for packets that are wrong
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from isthmus.errors import WireError
@@ -18,6 +19,10 @@ from isthmus.wire.ipv6 import Ipv6View
 from isthmus.wire.rsip import text as rsip_text
 from isthmus.wire.rsip.codes import PORT
 from isthmus.wire.signalling_text import describe_igmp, describe_ike, describe_slp
+from isthmus.wire.sip import ipae
+from isthmus.wire.sip import text as sip_text
+from isthmus.wire.sip.header import HeaderOrder
+from isthmus.wire.sip.option import SIP_IN_SIP, OptionLayout
 from isthmus.wire.slp import codes as slp_codes
 from isthmus.wire.transport import Protocol, TcpFlag, TcpHeader, UdpHeader, spi
 
@@ -31,19 +36,40 @@ _DEEPEST = 8
 "Layers beyond this depth are shown as octets; a packet can nest without end."
 
 
-def to_dict(octets: bytes | bytearray | memoryview) -> Layer:
-    """Describe an IPv4 or IPv6 packet; numbers, texts, lists and dictionaries only."""
-    return _ip(bytes(octets), depth=0, quoted=False)
+_ETHERTYPE_IPV4, _ETHERTYPE_IPV6 = gre.ETHERTYPE_IPV4, gre.ETHERTYPE_IPV6
 
 
-def line(octets: bytes | bytearray | memoryview) -> str:
-    """Describe a packet on one line, outermost layer first."""
-    return " | ".join(_summary(layer) for layer in _layers(to_dict(octets)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SipReading:
+    """How SIP is read; nothing in a packet says it (errata E2, spec 2.5)."""
+
+    order: HeaderOrder = HeaderOrder.DEERING
+    layout: OptionLayout = OptionLayout.SIP92
 
 
-def tree(octets: bytes | bytearray | memoryview) -> str:
-    """Describe a packet with one line per field, layers indented into each other."""
-    return "\n".join(_branches(to_dict(octets), 0))
+_USUAL = SipReading()
+
+
+def to_dict(octets: bytes | bytearray | memoryview, *, ethertype: int | None = None, sip: SipReading = _USUAL) -> Layer:
+    """Describe an IPv4, IPv6 or SIP packet; numbers, texts, lists and dictionaries only.
+
+    Args:
+        octets: The packet.
+        ethertype: Of the frame that it was in. Version 6 is SIP under 0x0800 and IPv6 under 0x86DD (spec 2.7);
+            without, SIP if its length says so, and IPv6 else (spec 9.2).
+        sip: How SIP is read.
+    """
+    return _Reader(sip).ip(bytes(octets), depth=0, quoted=False, ethertype=ethertype)
+
+
+def line(octets: bytes | bytearray | memoryview, *, ethertype: int | None = None, sip: SipReading = _USUAL) -> str:
+    """Describe a packet on one line, outermost layer first; arguments as in ``to_dict``."""
+    return " | ".join(_summary(layer) for layer in _layers(to_dict(octets, ethertype=ethertype, sip=sip)))
+
+
+def tree(octets: bytes | bytearray | memoryview, *, ethertype: int | None = None, sip: SipReading = _USUAL) -> str:
+    """Describe a packet with one line per field, layers indented into each other; arguments as in ``to_dict``."""
+    return "\n".join(_branches(to_dict(octets, ethertype=ethertype, sip=sip), 0))
 
 
 def rsip_to_dict(octets: bytes) -> Layer:
@@ -61,13 +87,159 @@ def rsip_tree(octets: bytes) -> str:
     return "\n".join(_branches(rsip_text.describe(octets), 0))
 
 
-def _ip(octets: bytes, *, depth: int, quoted: bool) -> Layer:
-    version = octets[0] >> 4 if octets else None
-    if version == 4:
-        return _guard("ipv4", octets, lambda: _ipv4(octets, depth=depth, quoted=quoted))
-    if version == 6:
-        return _guard("ipv6", octets, lambda: _ipv6(octets, depth=depth, quoted=quoted))
-    return {"layer": "octets", "error": f"IP version {version}", "octets": octets.hex()}
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads what is inside of what."""
+
+    sip: SipReading
+
+    def ip(self, octets: bytes, *, depth: int, quoted: bool, ethertype: int | None = None) -> Layer:
+        version = octets[0] >> 4 if octets else None
+        if version == 4:
+            return _guard("ipv4", octets, lambda: self.ipv4(octets, depth=depth, quoted=quoted))
+        if version == 6 and _is_sip(octets, ethertype):
+            return _guard("sip", octets, lambda: self.simple(octets, depth=depth, quoted=quoted))
+        if version == 6:
+            return _guard("ipv6", octets, lambda: self.ipv6(octets, depth=depth, quoted=quoted))
+        return {"layer": "octets", "error": f"IP version {version}", "octets": octets.hex()}
+
+    def ipv4(self, octets: bytes, *, depth: int, quoted: bool) -> Layer:
+        view = Ipv4View.parse(octets, quoted=quoted)
+        layer: Layer = {
+            "layer": "ipv4",
+            "src": str(view.src),
+            "dst": str(view.dst),
+            "protocol": _protocol(view.protocol),
+            "ttl": view.ttl,
+            "total_length": view.total_length,
+            "identification": view.identification,
+            "dscp": view.dscp,
+            "ecn": view.ecn,
+            "df": view.df,
+            "mf": view.mf,
+            "fragment_offset": view.fragment_offset,
+            "header_checksum": view.header_checksum,
+            "checksum_ok": view.checksum_ok,
+        }
+        if view.options:
+            layer["options"] = bytes(view.options).hex()
+        payload = bytes(view.payload)
+        if view.fragment_offset:
+            return _with(layer, _octets(payload))
+        cut = quoted or view.mf
+        if view.protocol == SIP_IN_SIP:
+            inside = ipae.demultiplex(payload, view.total_length - view.ihl * 4)
+            if inside is ipae.Version6.SIP:
+                layer["protocol"] = "SIP"
+                return _with(layer, self.ip(payload, depth=depth + 1, quoted=cut, ethertype=_ETHERTYPE_IPV4))
+            return _with(layer, self.ip(payload, depth=depth + 1, quoted=cut, ethertype=_ETHERTYPE_IPV6))
+        return _with(layer, self.payload(view.protocol, payload, depth=depth + 1, quoted=cut))
+
+    def ipv6(self, octets: bytes, *, depth: int, quoted: bool) -> Layer:
+        view = Ipv6View.parse(octets, quoted=quoted)
+        layer: Layer = {
+            "layer": "ipv6",
+            "src": str(view.src),
+            "dst": str(view.dst),
+            "next_header": _protocol(view.next_header),
+            "hop_limit": view.hop_limit,
+            "payload_length": view.payload_length,
+            "dscp": view.dscp,
+            "ecn": view.ecn,
+            "flow_label": view.flow_label,
+        }
+        return _with(layer, self.payload(view.next_header, bytes(view.payload), depth=depth + 1, quoted=quoted))
+
+    def payload(self, protocol: int, octets: bytes, *, depth: int, quoted: bool) -> Layer | None:
+        """Describe what an IP header carries; ``quoted`` where it may be cut short."""
+        if depth > _DEEPEST:
+            return _octets(octets)
+        match protocol:
+            case Protocol.IPIP | Protocol.IPV6:
+                return self.ip(octets, depth=depth, quoted=quoted)
+            case Protocol.GRE:
+                return _guard("gre", octets, lambda: self.gre(octets, depth=depth, quoted=quoted))
+            case Protocol.UDP:
+                return _guard("udp", octets, lambda: _udp(octets))
+            case Protocol.TCP:
+                return _guard("tcp", octets, lambda: _tcp(octets))
+            case Protocol.ICMP:
+                return _guard("icmp", octets, lambda: self.icmp(octets, depth=depth))
+            case Protocol.ESP | Protocol.AH:
+                return {"layer": Protocol(protocol).name.lower(), "spi": spi(protocol, octets), "length": len(octets)}
+            case _ if protocol == _IGMP:
+                return _guard("igmp", octets, lambda: describe_igmp(octets))
+            case _:
+                return _octets(octets)
+
+    def gre(self, octets: bytes, *, depth: int, quoted: bool) -> Layer:
+        header = gre.GreHeader.parse(octets, verify=not quoted)
+        layer: Layer = {"layer": "gre", "protocol_type": header.protocol_type, "reserved": header.reserved}
+        if header.checksum is not None:
+            layer |= {"checksum": header.checksum, "reserved1": header.reserved1}
+        inner = octets[header.octets :]
+        if header.protocol_type in (gre.ETHERTYPE_IPV4, gre.ETHERTYPE_IPV6):
+            return _with(layer, self.ip(inner, depth=depth, quoted=quoted, ethertype=header.protocol_type))
+        return _with(layer, _octets(inner))
+
+    def icmp(self, octets: bytes, *, depth: int) -> Layer:
+        view = IcmpView.parse(octets)
+        layer: Layer = {
+            "layer": "icmp",
+            "type": IcmpType(view.type).name if view.type in set(IcmpType) else view.type,
+            "code": view.code,
+            "checksum": view.checksum,
+            "checksum_ok": view.checksum_ok,
+        }
+        if view.is_error:
+            if view.next_hop_mtu is not None:
+                layer["next_hop_mtu"] = view.next_hop_mtu
+            return _with(layer, self.ip(bytes(view.body), depth=depth, quoted=True))
+        layer |= {"identifier": view.identifier, "sequence": view.sequence}
+        return _with(layer, _octets(bytes(view.body)))
+
+    def simple(self, octets: bytes, *, depth: int, quoted: bool) -> Layer:
+        """Describe a SIP packet."""
+        found = sip_text.describe(octets, order=self.sip.order, layout=self.sip.layout, quoted=quoted)
+        inside = self.simple_payload(found, depth=depth + 1)
+        if inside is not None and (rules := found.checksum_fits) is not None and "error" not in inside:
+            inside = inside | {"checksum_fits": rules}
+        for layer in reversed(found.layers):
+            inside = _with(layer, inside)
+        assert inside is not None
+        return inside
+
+    def simple_payload(self, found: sip_text.Described, *, depth: int) -> Layer | None:
+        """Describe what SIP carries; ICMP and IGMP are not those of IPv4."""
+        octets, kind = found.payload, found.payload_type
+        if kind is None:
+            return None
+        if depth > _DEEPEST or (found.is_cut and not octets):
+            return _octets(octets)
+        part = found.layers[-1].get("fragment_offset")
+        if part:
+            return _octets(octets)
+        match kind:
+            case Protocol.ICMP:
+                return _guard("sip_icmp", octets, lambda: self.simple_icmp(octets, depth=depth))
+            case _ if kind == _IGMP:
+                return _guard("sip_igmp", octets, lambda: sip_text.describe_igmp(octets))
+            case _ if kind in (SIP_IN_SIP, Protocol.IPIP):
+                return self.ip(octets, depth=depth, quoted=found.is_cut, ethertype=_ETHERTYPE_IPV4)
+            case _:
+                return self.payload(kind, octets, depth=depth, quoted=found.is_cut)
+
+    def simple_icmp(self, octets: bytes, *, depth: int) -> Layer:
+        layer, quote = sip_text.describe_icmp(octets)
+        if quote is None:
+            return layer
+        return _with(layer, self.ip(quote, depth=depth + 1, quoted=True, ethertype=_ETHERTYPE_IPV4))
+
+
+def _is_sip(octets: bytes, ethertype: int | None) -> bool:
+    if ethertype is None:
+        return ipae.demultiplex(octets) is ipae.Version6.SIP
+    return ethertype == _ETHERTYPE_IPV4
 
 
 def _guard(name: str, octets: bytes, describe: Callable[[], Layer]) -> Layer:
@@ -75,83 +247,6 @@ def _guard(name: str, octets: bytes, describe: Callable[[], Layer]) -> Layer:
         return describe()
     except WireError as error:
         return {"layer": name, "error": str(error), "octets": octets.hex()}
-
-
-def _ipv4(octets: bytes, *, depth: int, quoted: bool) -> Layer:
-    view = Ipv4View.parse(octets, quoted=quoted)
-    layer: Layer = {
-        "layer": "ipv4",
-        "src": str(view.src),
-        "dst": str(view.dst),
-        "protocol": _protocol(view.protocol),
-        "ttl": view.ttl,
-        "total_length": view.total_length,
-        "identification": view.identification,
-        "dscp": view.dscp,
-        "ecn": view.ecn,
-        "df": view.df,
-        "mf": view.mf,
-        "fragment_offset": view.fragment_offset,
-        "header_checksum": view.header_checksum,
-        "checksum_ok": view.checksum_ok,
-    }
-    if view.options:
-        layer["options"] = bytes(view.options).hex()
-    payload = bytes(view.payload)
-    if view.fragment_offset:
-        return _with(layer, _octets(payload))
-    cut = quoted or view.mf
-    return _with(layer, _payload(view.protocol, payload, depth=depth + 1, quoted=cut))
-
-
-def _ipv6(octets: bytes, *, depth: int, quoted: bool) -> Layer:
-    view = Ipv6View.parse(octets, quoted=quoted)
-    layer: Layer = {
-        "layer": "ipv6",
-        "src": str(view.src),
-        "dst": str(view.dst),
-        "next_header": _protocol(view.next_header),
-        "hop_limit": view.hop_limit,
-        "payload_length": view.payload_length,
-        "dscp": view.dscp,
-        "ecn": view.ecn,
-        "flow_label": view.flow_label,
-    }
-    return _with(layer, _payload(view.next_header, bytes(view.payload), depth=depth + 1, quoted=quoted))
-
-
-def _payload(protocol: int, octets: bytes, *, depth: int, quoted: bool) -> Layer | None:
-    """Describe what an IP header carries; ``quoted`` where it may be cut short."""
-    if depth > _DEEPEST:
-        return _octets(octets)
-    match protocol:
-        case Protocol.IPIP | Protocol.IPV6:
-            return _ip(octets, depth=depth, quoted=quoted)
-        case Protocol.GRE:
-            return _guard("gre", octets, lambda: _gre(octets, depth=depth, quoted=quoted))
-        case Protocol.UDP:
-            return _guard("udp", octets, lambda: _udp(octets))
-        case Protocol.TCP:
-            return _guard("tcp", octets, lambda: _tcp(octets))
-        case Protocol.ICMP:
-            return _guard("icmp", octets, lambda: _icmp(octets, depth=depth))
-        case Protocol.ESP | Protocol.AH:
-            return {"layer": Protocol(protocol).name.lower(), "spi": spi(protocol, octets), "length": len(octets)}
-        case _ if protocol == _IGMP:
-            return _guard("igmp", octets, lambda: describe_igmp(octets))
-        case _:
-            return _octets(octets)
-
-
-def _gre(octets: bytes, *, depth: int, quoted: bool) -> Layer:
-    header = gre.GreHeader.parse(octets, verify=not quoted)
-    layer: Layer = {"layer": "gre", "protocol_type": header.protocol_type, "reserved": header.reserved}
-    if header.checksum is not None:
-        layer |= {"checksum": header.checksum, "reserved1": header.reserved1}
-    inner = octets[header.octets :]
-    if header.protocol_type in (gre.ETHERTYPE_IPV4, gre.ETHERTYPE_IPV6):
-        return _with(layer, _ip(inner, depth=depth, quoted=quoted))
-    return _with(layer, _octets(inner))
 
 
 def _udp(octets: bytes) -> Layer:
@@ -198,23 +293,6 @@ def _is_rsip(header: UdpHeader | TcpHeader) -> bool:
     return PORT in (header.src_port, header.dst_port)
 
 
-def _icmp(octets: bytes, *, depth: int) -> Layer:
-    view = IcmpView.parse(octets)
-    layer: Layer = {
-        "layer": "icmp",
-        "type": IcmpType(view.type).name if view.type in set(IcmpType) else view.type,
-        "code": view.code,
-        "checksum": view.checksum,
-        "checksum_ok": view.checksum_ok,
-    }
-    if view.is_error:
-        if view.next_hop_mtu is not None:
-            layer["next_hop_mtu"] = view.next_hop_mtu
-        return _with(layer, _ip(bytes(view.body), depth=depth, quoted=True))
-    layer |= {"identifier": view.identifier, "sequence": view.sequence}
-    return _with(layer, _octets(bytes(view.body)))
-
-
 def _protocol(number: int) -> str | int:
     return Protocol(number).name if number in set(Protocol) else number
 
@@ -235,6 +313,11 @@ def _layers(layer: Layer | None) -> Iterator[Layer]:
 
 def _summary(layer: Layer) -> str:
     """One layer in a few words."""
+    bad = " bad checksum" if layer.get("checksum_fits") == [] else ""
+    return _words(layer) + bad
+
+
+def _words(layer: Layer) -> str:
     name = str(layer["layer"])
     if name == "rsip":
         return rsip_text.summary(layer)
