@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from isthmus.address import Address
-from isthmus.border.crossing import Crossing
+from isthmus.border.crossing import Crossing, Tunnel
 from isthmus.border.selector import Selector
 
 FOREVER = math.inf
@@ -53,7 +53,7 @@ class BindingKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """Packets matching one of these selectors cross by this tunnel."""
+    """Packets matching one of these selectors cross by this tunnel, or another way."""
 
     key: BindingKey
     selectors: tuple[Selector, ...]
@@ -70,6 +70,17 @@ class Binding:
             raise ValueError(f"binding {self.key} selects from several addresses")
         if sum(each.kind is None for each in self.selectors) > 1:
             raise ValueError(f"binding {self.key} selects {self.selectors[0].local} twice")
+
+    @property
+    def tunnel(self) -> Tunnel:
+        """The tunnel that a leased binding crosses by.
+
+        Raises:
+            TypeError: it crosses otherwise, which no lease does.
+        """
+        if not isinstance(self.crossing, Tunnel):
+            raise TypeError(f"binding {self.key} is not leased: it crosses by {type(self.crossing).__name__}")
+        return self.crossing
 
     @property
     def realm(self) -> int:

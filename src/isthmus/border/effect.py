@@ -16,9 +16,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from isthmus.address import Address
 from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
+
+if TYPE_CHECKING:
+    from isthmus.border.mapping import Mapping
 
 
 class Ending(enum.StrEnum):
@@ -95,6 +99,21 @@ class Unbind:
 
     key: BindingKey
     ending: Ending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remap:
+    """Replace the whole mapping of an IPv4 realm into a SIP realm (seed IPAE 5.1).
+
+    A mapping stands for as many bindings as it has entries, each with a ``Translate`` of its own; what is
+    bound by itself comes before it.
+    """
+
+    realm: int
+    "Number of the IPv4 realm."
+    sip: int
+    "Number of the SIP realm."
+    mapping: Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

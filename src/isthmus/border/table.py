@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The binding table: one table, three indexes (architecture 4.3).
+"""The binding table: one table, four indexes (architecture 4.3).
 
 =============  ====================================  =====================================
 index          key                                   holds
@@ -7,6 +7,7 @@ index          key                                   holds
 ``by_demux``   realm, address, kind, discriminator   RSAP-IP ports, SPIs, IKE cookies
 ``by_prefix``  realm, address prefix                 RSA-IP (a full-length prefix), sites
 ``by_holder``  realm, address, kind, owner           who may send ESP and AH, and learn cookies
+``by_image``   other realm, realm, image             by which address another realm's system is known here
 =============  ====================================  =====================================
 
 The most specific entry wins: ``by_demux`` first, then ``by_prefix``, longest first. RFC
@@ -28,11 +29,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import Binding, BindingKey, Owner
-from isthmus.border.crossing import TunnelKind
-from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Unbind
+from isthmus.border.crossing import Translate, Tunnel, TunnelKind
+from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Remap, Unbind
 from isthmus.border.selector import Flow, Kind, Selector
 from isthmus.errors import Conflict
 
@@ -46,6 +48,7 @@ class Entry:
     "Seconds since 1970."
 
 
+_T = TypeVar("_T")
 _Span = tuple[int, int, BindingKey]
 "First value, last value, who."
 
@@ -63,6 +66,8 @@ class BindingTable:
         self._by_demux: dict[tuple[int, Address, Kind], list[_Span]] = {}
         self._by_prefix: dict[int, dict[int, dict[Address, BindingKey]]] = {}
         self._by_holder: dict[tuple[int, Address, Kind], dict[BindingKey, Selector]] = {}
+        self._by_image: dict[tuple[int, int], dict[int, dict[Address, list[BindingKey]]]] = {}
+        self._mapped: dict[int, Remap] = {}
         self._held: dict[Owner, set[BindingKey]] = {}
         self._registered: set[Owner] = set()
         self._claims = tuple(claims)
@@ -100,7 +105,7 @@ class BindingTable:
         """Whether anything of an address belongs to a pool."""
         return any(claim.realm == realm and address in claim.local for claim in self._claims)
 
-    def apply(self, effect: Register | Deregister | Bind | Extend | Prolong | Unbind) -> None:
+    def apply(self, effect: Register | Deregister | Bind | Extend | Prolong | Unbind | Remap) -> None:
         """Carry out one effect.
 
         Raises:
@@ -121,6 +126,8 @@ class BindingTable:
                 pass
             case Unbind():
                 self.unbind(effect.key)
+            case Remap():
+                self._mapped[effect.realm] = effect
 
     def bind(self, binding: Binding, *, expires_at: float) -> None:
         """Enter a binding; binding the same key again replaces it.
@@ -135,6 +142,10 @@ class BindingTable:
         self.unbind(binding.key)
         for selector in binding.selectors:
             self._index(selector, binding.key)
+        if isinstance(binding.crossing, Translate):
+            images = self._by_image.setdefault((binding.crossing.realm, binding.realm), {})
+            image = binding.crossing.image
+            images.setdefault(image.length, {}).setdefault(image.address, []).append(binding.key)
         self._entries[binding.key] = Entry(binding, expires_at)
         self._held.setdefault(binding.key.owner, set()).add(binding.key)
 
@@ -145,6 +156,8 @@ class BindingTable:
             return
         for selector in entry.binding.selectors:
             self._unindex(selector, key)
+        if isinstance(entry.binding.crossing, Translate):
+            self._unindex_image(entry.binding, entry.binding.crossing)
         held = self._held[key.owner]
         held.discard(key)
         if not held:
@@ -160,14 +173,51 @@ class BindingTable:
         return self._lookup_prefix(flow)
 
     def _lookup_prefix(self, flow: Flow) -> Entry | None:
-        lengths = self._by_prefix.get(flow.realm, {})
-        for length in sorted(lengths, reverse=True):
-            shift = flow.local.family.bits - length
-            if shift >= 0:
-                key = lengths[length].get(Address(flow.local.family, flow.local.number >> shift << shift))
-                if key is not None:
-                    return self._entries[key]
+        entry = self.route(flow.realm, flow.local)
+        # What IPAE derives is nobody's lease.
+        return entry if entry is not None and isinstance(entry.binding.crossing, Tunnel) else None
+
+    def route(self, realm: int, address: Address) -> Entry | None:
+        """Find the binding of an address by longest prefix: how IPAE forwards (RFC 8507 §4.2; spec 2.4)."""
+        key = _longest(self._by_prefix.get(realm, {}), address)
+        return None if key is None else self._entries[key]
+
+    def known_as(self, realm: int, other: int, address: Address) -> Address | None:
+        """By which address a system of another realm is bound to be known in a realm: the way back of a ``Translate``.
+
+        Args:
+            realm: Number of the realm that asks.
+            other: Number of the realm that the address belongs to.
+            address: The system's.
+
+        Returns:
+            None if no binding of the realm leads to that address.
+        """
+        for keys in _matches(self._by_image.get((other, realm), {}), address):
+            for key in keys:
+                found = self._before(key, address)
+                if found is not None:
+                    return found
         return None
+
+    def _before(self, key: BindingKey, address: Address) -> Address | None:
+        """The address that a binding translates into this one; None if there is none."""
+        binding = self._entries[key].binding
+        selector = binding.selectors[0]
+        kept = (1 << (selector.local.family.bits - selector.local.length)) - 1
+        found = Address(selector.local.family, selector.address.number | (address.number & kept))
+        # Of a selector longer than its image not every address of the image is one of an address.
+        translates = isinstance(binding.crossing, Translate) and binding.crossing.image_of(found) == address
+        return found if translates else None
+
+    def mapped(self, realm: int) -> Remap | None:
+        """The mapping of an IPv4 realm, which counts where nothing is bound (seed IPAE 5.1)."""
+        return self._mapped.get(realm)
+
+    @property
+    def mappings(self) -> tuple[Remap, ...]:
+        """Every mapping, by realm."""
+        return tuple(self._mapped[realm] for realm in sorted(self._mapped))
 
     def lookup_holder(self, flow: Flow, kind: Kind, owner: Owner) -> Entry | None:
         """Find by whose right an owner sends from an address, where the packet carries no value of its own.
@@ -220,7 +270,7 @@ class BindingTable:
 
     def tunnel_kinds(self, owner: Owner) -> frozenset[TunnelKind]:
         """The tunnel types of everything that an owner holds."""
-        return frozenset(entry.binding.crossing.kind for entry in self.held_by(owner))
+        return frozenset(entry.binding.tunnel.kind for entry in self.held_by(owner))
 
     def _index(self, selector: Selector, key: BindingKey) -> None:
         if selector.kind is None:
@@ -234,6 +284,15 @@ class BindingTable:
         spans = self._by_demux.setdefault((selector.realm, selector.address, selector.kind), [])
         for first, last in selector.values.pairs:
             insort(spans, (first, last, key))
+
+    def _unindex_image(self, binding: Binding, crossing: Translate) -> None:
+        images = self._by_image[crossing.realm, binding.realm]
+        same = images[crossing.image.length]
+        same[crossing.image.address].remove(binding.key)
+        if not same[crossing.image.address]:
+            del same[crossing.image.address]
+        if not same:
+            del images[crossing.image.length]
 
     def _unindex(self, selector: Selector, key: BindingKey) -> None:
         if selector.kind is None:
@@ -256,6 +315,20 @@ class BindingTable:
             del spans[bisect_left(spans, (first, last, key))]
         if not spans:
             del self._by_demux[index]
+
+
+def _longest(lengths: dict[int, dict[Address, _T]], address: Address) -> _T | None:
+    return next(_matches(lengths, address), None)
+
+
+def _matches(lengths: dict[int, dict[Address, _T]], address: Address) -> Iterator[_T]:
+    """What is held for prefixes that an address lies in, the longest first."""
+    for length in sorted(lengths, reverse=True):
+        shift = address.family.bits - length
+        if shift >= 0:
+            found = lengths[length].get(Address(address.family, address.number >> shift << shift))
+            if found is not None:
+                yield found
 
 
 def whole(realm: int, address: Address) -> Selector:

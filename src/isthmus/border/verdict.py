@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from isthmus.address import Address
 from isthmus.border.binding import Owner
 from isthmus.border.crossing import TunnelKind
 from isthmus.border.selector import Flow
@@ -73,11 +74,45 @@ class Reason(enum.IntEnum):
     COOKIE_IN_USE = 29, 0, "Another host behind the same address already uses this IKE initiator cookie with port 500."
     NO_IDENTIFIER = 30, 0, "Every ICMP identifier of this host's lease is in use by another of its programs."
     NOT_TUNNELLED = 31, 0, "A packet from the hosts' side has a leased source address and came outside of any tunnel."
+    FORWARDED_SIP = 32, 0, "A SIP packet went on towards its destination: on a link as it is, or as an IPAE datagram."
+    TRANSLATED_TO_SIP = (
+        33,
+        0,
+        "An IPv4 packet, or what a program sent by an IPv6 socket, became a SIP packet and went on.",
+    )
+    TRANSLATED_FROM_SIP = 34, 0, "A SIP packet became one of IPv4, or of a program's IPv6 socket, and went on."
+    RELAYED = 35, 0, "An ICMP error of an IP-only router about an IPAE datagram was told to the SIP system it concerns."
+    FORBIDDEN_SIP_ADDRESS = (
+        36,
+        0,
+        "A SIP source or destination that no packet may have: unspecified, loopback, a group as source, or no host's.",
+    )
+    SITE_SOURCE_OUTSIDE = 37, 0, "A SIP packet from outside of a site has a source inside of it."
+    WRONG_WAY = 38, 0, "An IPAE datagram came from a system that does not lead to the SIP source in it."
+    UNMAPPED = 39, 0, "No mapping knows this IPv4 destination, and IPv4 addresses mean nothing beyond the site."
+    NO_IMAGE = (
+        40,
+        0,
+        "A source has no address in the realm that its packet was to be translated into, or its message no form.",
+    )
+    SOURCE_ROUTE = 41, 0, "A source route that is foreign, strict, too long, or points beyond its end."
+    NOT_FOR_US = 42, 0, "A SIP packet for an address of this machine that nothing here takes."
+    TUNNEL_DOWN = 43, 0, "The IPAE system that the packet would go through was reported unreachable a moment ago."
+    FORGED_ERROR = 44, 0, "An ICMP error about an IPAE datagram quotes one that was never sent."
+    RELAY_LIMIT = 45, 0, "More ICMP errors than this border may make at a time, in all or for this source."
+    NOT_SIP = 46, 0, "An IPv4 protocol 41 packet holds neither SIP nor IPv6 by its lengths, or IPAE within IPAE."
+    LOOP = 47, 0, "A packet would go back into the tunnel that it came out of."
+    NOT_ALLOWED_HERE = 48, 0, "An IPv4 packet came to a SIP-only system."
 
     @property
     def is_drop(self) -> bool:
         """Whether a packet that left by this reason was discarded."""
-        return self >= Reason.MALFORMED and self is not Reason.HELD
+        return self >= Reason.MALFORMED and self not in _WENT_ON
+
+
+_WENT_ON = frozenset(
+    {Reason.HELD, Reason.FORWARDED_SIP, Reason.TRANSLATED_TO_SIP, Reason.TRANSLATED_FROM_SIP, Reason.RELAYED}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +123,11 @@ class Forward:
     packets: tuple[bytes, ...]
     "Complete IP packets, without link header."
     reason: Reason
-    "FORWARDED_INWARD or FORWARDED_OUTWARD."
+    "FORWARDED_INWARD, FORWARDED_OUTWARD, FORWARDED_SIP, TRANSLATED_TO_SIP, TRANSLATED_FROM_SIP or RELAYED."
     device: str | None = None
     "Where a host delivers: the device of the binding, if it is not the realm's."
+    neighbour: Address | None = None
+    "Of SIP packets: IPv4 address by which ARP finds the next SIP system on the realm's link; None: by the IPv4 routes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +140,8 @@ class Reply:
     "Why: TTL_EXCEEDED, TOO_BIG; REPLIED for the answer to an echo request."
     device: str | None = None
     "At a host: the device that the packet came from, if it was a program's."
+    neighbour: Address | None = None
+    "As in ``Forward``."
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +154,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Keep a fragment until the rest of its packet has come; it counts as HELD."""
+    """Keep a fragment until the rest of its packet has come, or a packet that asks (``Miss``); it counts as HELD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +184,17 @@ class Violation:
     "The inner packet, as far as it could be read."
     tunnel_kind: TunnelKind | int
     "The tunnel type that it came in; a bare number where RSIP has no name for it."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Miss:
+    """A packet that waits for an address to be known: who writes the table is asked (seed IPAE 8.1; spec 6.3, 8.3)."""
+
+    realm: int
+    "Number of the realm in which something is missing: of the IPv4 destination, or of the alias."
+    address: Address
+    "IPv4: whose mapping is asked for. SIP: who has no image in the realm."
+    arrived: int
+    "Number of the realm that the packet came in; with ``link`` what to process it again by."
+    link: int | None
+    packet: bytes
