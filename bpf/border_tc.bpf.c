@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Dual BSD/GPL */
-/* The border at TC: one program for every interface; the map "interfaces" says which realm each leads into. */
+/*
+ * The border at TC: one program for every interface; the map "interfaces" says which realm each leads into. Where there
+ * are SIP realms it is "ipae", which leaves to "border" what is none of its own.
+ */
 #include <linux/bpf.h>
 #include <linux/if_packet.h>
 #include <isthmus/border.h>
+#include <isthmus/ipae.h>
 
 const struct declared declared = {};
 char _license[] SEC("license") = "Dual BSD/GPL";
@@ -44,5 +48,30 @@ int border(struct __sk_buff *skb)
 		return decide(skb, &from, interface, &mine->arrival);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6) && interface->first6.end)
 		return decide6(skb, &from, interface);
+	return pass(skb);
+}
+
+SEC("tc")
+int ipae(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	struct interface *interface = bpf_map_lookup_elem(&interfaces, &ifindex);
+	struct ingress from = {};
+	struct scratch *mine;
+	int action = NOT_OURS;
+
+	if (!interface)
+		return TC_ACT_UNSPEC;
+	mine = this_scratch();
+	if (mine && !skb->vlan_present && (skb->pkt_type == PACKET_HOST || skb->pkt_type == PACKET_OUTGOING)) {
+		from.realm = interface->realm;
+		from.end = interface->end;
+		from.link = interface->flags & INTERFACE_BARE ? 0 : ETH_HLEN;
+		from.now = seconds(mine);
+		action = decide_ipae(skb, &from);
+	}
+	if (action != NOT_OURS)
+		return action;
+	bpf_tail_call(skb, &programs, 0);
 	return pass(skb);
 }

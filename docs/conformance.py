@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Makes docs/conformance.md out of docs/conformance/*.toml, and refuses to where a test does not exist.
 
-A file there has the requirements of one RFC, in the order of its sections. Each says what is asked, in our
+A file there has the requirements of one document, in the order of its sections. Each says what is asked, in our
 words; of whom; how strongly; and which tests show it, or why none does::
 
     [[requirement]]
     section = "9.2.3"
     level = "MUST"            in capitals where the RFC writes so; "text": it is said without such a word
-    who = "gateway"           gateway, host, both, or peer
+    who = "gateway"           gateway, host, both, or peer; of IPAE and SIP router, host, or both
     text = "..."
     tests = ["test_302_already_registered_carries_the_client_id", "icmp.toml: a redirect is ...", "scenario spoofing"]
     status = "deviates"       done if nothing is said; silent, deviates, not applicable
@@ -36,14 +36,22 @@ TITLES = MappingProxyType(
         "3103": "RFC 3103, Realm Specific IP: Protocol Specification",
         "3104": "RFC 3104, RSIP Support for End-to-end IPsec",
         "3105": "RFC 3105, Finding an RSIP Server with SLP",
+        "ipae": "draft-crocker-ip-encaps-01, IP Address Encapsulation",
+        "8507": "RFC 8507, Simple Internet Protocol",
+        "t93": "draft-ietf-ipae-transition-00, what we follow of it",
+        "p94": "draft-ietf-sipp-spec-00, what we follow of it",
     }
 )
-LEVELS = ("MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY NOT", "must", "should", "may", "may not")
-"""Words of the RFCs; and these, which bind less or are our reading."""
+"""Documents, as the marks of tests call them."""
+LEVELS = (
+    *("MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY NOT"),
+    *("must", "must not", "shall", "shall not", "required", "should", "may", "may not"),
+)
+"""Words of the documents; and these, which bind less or are our reading."""
 SOFTER = ("recommended", "desirable", "text")
 STATUSES = ("done", "silent", "deviates", "not applicable")
 """``silent``: the RFC leaves it open, and ``why`` says what we do."""
-PARTIES = ("gateway", "host", "both", "peer")
+PARTIES = ("gateway", "router", "host", "both", "peer")
 
 
 class ConformanceError(Exception):
@@ -55,6 +63,7 @@ class Requirement:
     """One row."""
 
     rfc: str
+    "Number of the RFC, or what else ``TITLES`` has."
     section: str
     level: str
     who: str
@@ -65,7 +74,7 @@ class Requirement:
 
     def __post_init__(self) -> None:
         """Refuse a row that contradicts itself."""
-        where = f"RFC {self.rfc} §{self.section}: {self.text}"
+        where = f"{self.rfc} §{self.section}: {self.text}"
         if self.level not in (*LEVELS, *SOFTER) or self.who not in PARTIES or self.status not in STATUSES:
             raise ConformanceError(f"{where}: {self.level}, {self.who} or {self.status} is no such word")
         if self.status in ("done", "silent") and not self.tests:
@@ -90,12 +99,17 @@ def requirements() -> list[Requirement]:
     return [
         Requirement(rfc=rfc, **row)
         for rfc in TITLES
-        for row in tomllib.loads((TABLES / f"rfc{rfc}.toml").read_text(encoding="utf-8"))["requirement"]
+        for row in tomllib.loads(file_of(rfc).read_text(encoding="utf-8"))["requirement"]
     ]
 
 
+def file_of(rfc: str) -> Path:
+    """Where the rows of a document are."""
+    return TABLES / (f"rfc{rfc}.toml" if rfc.isdigit() else f"{rfc}.toml")
+
+
 def table(rfc: str) -> str:
-    """The table of one RFC, as Markdown."""
+    """The table of one document, as Markdown."""
     lines = ["| § | level | who | what is asked | status | shown by |", "| --- | --- | --- | --- | --- | --- |"]
     for each in requirements():
         if each.rfc == rfc:
@@ -160,9 +174,10 @@ def _scenarios() -> Mapping[str, str]:
     files = {}
     for path in sorted(Path(str(scenarios.__file__)).parent.glob("*.py")):
         module = import_module(f"{scenarios.__name__}.{path.stem}") if path.stem != "__init__" else None
-        for each in vars(module).values() if module else ():
-            if isinstance(each, Scenario) and each.name in scenarios.SCENARIOS:
-                files[each.name] = str(path.relative_to(ROOT))
+        for held in vars(module).values() if module else ():
+            for each in held if isinstance(held, tuple) else (held,):
+                if isinstance(each, Scenario) and each.name in scenarios.SCENARIOS:
+                    files[each.name] = str(path.relative_to(ROOT))
     return files
 
 

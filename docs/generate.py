@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Iterator
@@ -127,15 +128,25 @@ def _table(found: re.Match[str]) -> str:
     return "\n".join([lines[0], "|" + " --- |" * len(spans), *lines[1:]])
 
 
-def deviations(word: str) -> str:
-    """Every ``# Deviation:`` or ``# Silent:`` of the sources, with the file that it stands in."""
+def deviations(word: str, *, of: str = "RSIP") -> str:
+    """Every ``# Deviation:`` or ``# Silent:`` of the sources of RSIP or IPAE, with the file that it stands in."""
     lines = ["| what | where |", "| --- | --- |"]
     for path in _sources():
-        for kind, remark in remarks(path.read_text(encoding="utf-8")):
+        source = path.read_text(encoding="utf-8")
+        if _is_of_ipae(path, source) != (of == "IPAE"):
+            continue
+        for kind, remark in remarks(source):
             if kind == word:
                 where = path.relative_to(ROOT)
                 lines.append(f"| {remark.replace('|', chr(92) + '|')} | [{where.name}](../{where}) |")
     return "\n".join(lines)
+
+
+def _is_of_ipae(path: Path, source: str) -> bool:
+    """Whether a source file is about IPAE: by its package, by what it says of itself, or by what it uses."""
+    about = ast.get_docstring(ast.parse(source)) or ""
+    words = re.search(r"\b(IPAE|SIP)\b", about)
+    return words is not None or "isthmus.ipae" in source or not {"ipae", "sim", "sip"}.isdisjoint(path.parts)
 
 
 def remarks(text: str) -> Iterator[tuple[str, str]]:

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.border import mapping
 from isthmus.border.crossing import TunnelKind
-from isthmus.border.realm import End
+from isthmus.border.realm import End, Foreign, Unmapped
 from isthmus.border.selector import Kind
 from isthmus.border.verdict import Reason, Violation
 from isthmus.errors import AbiMismatch
 from isthmus.plane.kernel import contact as kernel_contact
+from isthmus.plane.kernel import mapping as kernel_mapping
 from isthmus.plane.kernel import maps
+from isthmus.plane.kernel import ring as kernel_ring
 from isthmus.plane.kernel.btf import Types
 from isthmus.plane.kernel.maps import STRUCTS, Codec
 from isthmus.plane.link import packet
-from isthmus.plane.reference import contact, path
+from isthmus.plane.reference import contact, path, ring
 
 ROOT = Path(__file__).parent.parent
 OBJECT = ROOT / "src/isthmus/plane/kernel/objects/border_tc.bpf.o"
@@ -86,6 +89,38 @@ def test_the_memory_of_contacts_forgets_when_the_reference_does() -> None:
 
 def test_as_many_paths_are_kept_as_by_the_reference() -> None:
     assert f"#define PATHS (1 << {path.CAPACITY.bit_length() - 1})" in ABI.read_text()
+
+
+@pytest.mark.parametrize(("name", "python"), [("unmapped", Unmapped), ("foreign", Foreign)])
+def test_what_realms_say_has_the_same_numbers(types: Types, name: str, python: type[IntEnum]) -> None:
+    assert dict(types.enum(name)) == {f"{name.upper()}_{each.name}": each.value for each in python}
+
+
+def test_no_crossing_is_a_tunnel_kind(types: Types) -> None:
+    assert not set(types.enum("crossing_kind").values()) & {0, *TunnelKind}
+
+
+def test_the_ring_is_the_references(types: Types) -> None:
+    assert f"#define RING_SLOTS (1 << {ring.SLOTS.bit_length() - 1})" in ABI.read_text()
+    assert f"#define RING_OCTETS {ring.KEPT_OCTETS}" in ABI.read_text()
+    slot = types.record("slot")
+    assert slot.octets == kernel_ring.SLOT_OCTETS
+    assert [(each.name, each.at) for each in slot.fields] == [
+        ("second", 0),
+        ("realm", 4),
+        ("remote", 8),
+        ("octets", 12),
+        ("sip", 16),
+    ]
+    assert [each.name for each in types.record("rules").fields] == ["flags", "next"]
+
+
+def test_mappings_are_direct_tables(types: Types) -> None:
+    text = ABI.read_text()
+    assert f"#define MAPPINGS {kernel_mapping.MAPPINGS}\n" in text
+    assert f"#define MAPPING_WORDS {kernel_mapping.WORDS}\n" in text
+    assert f"#define MAPPING_POINTER {mapping._POINTER:#x}\n" in text
+    assert types.record("words").octets == 4 * kernel_mapping.WORDS
 
 
 def test_who_punted_is_read_as_it_is_written() -> None:

@@ -17,6 +17,7 @@ from isthmus.border.verdict import Reason
 from isthmus.cli import COMMANDS
 from isthmus.daemon import config
 from isthmus.daemon.messages import Message
+from isthmus.lab.scenarios import SCENARIOS
 from isthmus.wire.rsip.codes import ErrorCode
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +50,7 @@ def test_some_parts_are_generated():
         "border-cases.md",
         "cli.md",
         "conformance.md",
+        "ipae.md",
         "messages.md",
         "model.md",
         "reasons.md",
@@ -221,6 +223,20 @@ def test_deviations_are_gathered_from_comments():
         ("Deviation", "two."),
     ]
     assert "| RFC 1812 §4.3.2.5" in text("docs/rsip.md")
+    assert "| RFC 8507 §6" in text("docs/ipae.md")
+
+
+def test_every_section_and_erratum_of_the_seed_has_its_place():
+    page = text("docs/ipae.md")
+    assert sorted(re.findall(r"\*\*E(\d+)\*\*", page), key=int) == [str(number) for number in range(1, 36)]
+    sections = re.findall(r"^(?:#+ |\*\*)(\d(?:\.\d)*)\b", page, re.MULTILINE)
+    assert sections == sorted(sections)
+
+
+def test_every_scenario_of_ipae_is_on_its_page():
+    page = text("docs/ipae.md")
+    shown = [name for name, each in SCENARIOS.items() if any("IPAE" in clause for clause in each.shows)]
+    assert not [name for name in shown if f"`{name}`" not in page]
 
 
 def test_the_status_has_a_date():

@@ -187,3 +187,30 @@ def test_examples_in_the_tour_decode():
     assert commands
     for command in commands:
         assert "error" not in answer("decode", command.partition('"')[2].strip('"'))
+
+
+SIP_PACKET = next(
+    hop["hex"]
+    for scenario in json.loads((ROOT / "tests" / "vectors" / "ipae.json").read_text())["scenarios_tcp"]
+    for hop in scenario["hops"]
+    if hop["stack"][0]["header"] == "SIP"
+)
+
+
+def test_version_6_under_the_ethertype_of_ipv4_is_sip(tmp_path):
+    capture = tmp_path / "sip.pcap"
+    octets = bytes.fromhex(SIP_PACKET)
+    wrpcap(str(capture), [Ether(dst="02:00:00:00:00:01", type=kind) / Raw(octets + bytes(5)) for kind in (0x0800, 0x86DD)])
+    simple, ipv6 = run("decode", capture).stdout.strip().splitlines()
+    assert "SIP 1.213.77.5/192.3.4.1 > 1.2.2.8/201.5.7.250 TCP hlim 61 | TCP 49152 > 7" in simple
+    assert "ipv6 [IPv6 packet" in ipv6
+    framed = bytes(Ether(dst="02:00:00:00:00:01", type=0x0800) / Raw(octets)).hex()
+    assert run("decode", SIP_PACKET).stdout == run("decode", framed).stdout
+    assert answer("decode", SIP_PACKET)["payload"]["checksum_fits"] == ["full"]
+
+
+def test_the_order_of_the_sip_header_is_told_not_guessed():
+    octets = bytearray(bytes.fromhex(SIP_PACKET))
+    octets[6:8] = octets[7], octets[6]
+    assert "hlim 61" in run("decode", "--header-order", "seed", bytes(octets).hex()).stdout
+    assert "hlim 6\n" in run("decode", bytes(octets).hex()).stdout

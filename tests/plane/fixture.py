@@ -36,6 +36,9 @@ A packet in fragments (inside of ``outer``, those of the outer packet)::
             parts = [[0, 1456], [1456, -1]]    it goes out in fragments, each in a tunnel of its own
     reply = { realm, ipv4, time_exceeded = true | fragmentation_needed = 1480 | echo = true, octets = 28, tunnel }
 
+A scene with a SIP realm has bindings that cross otherwise, nodes, mappings and rules (``fixture_sip``), packets of SIP
+(``sip_octets``), and what goes out or is replied is written as a packet: ``fixture_sip`` says how.
+
 Without either the packet is dropped, held (``HELD``) or passed (``PASSED``). ``counts = { FRAGMENT_TIMEOUT = 2 }``: what is
 counted beside the verdicts. ``slow = true``, of a case or a file: a plane with a slow path behind it may leave the packet to that.
 ``peer = ["lwaftr: ..."]``: the cases of others that it is the equivalent of (docs/border-cases.toml).
@@ -62,6 +65,7 @@ from isthmus.border.realm import Border, End, Realm, TunnelEnd
 from isthmus.border.selector import Admit, Kind, Remote, Selector
 from isthmus.border.verdict import Reason
 from isthmus.plane import Programmable
+from plane import fixture_sip
 from plane.octets import build, fragment, into_tunnel, pair, parts, whole
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -93,6 +97,12 @@ class Fixture:
     "What is counted beside the verdicts."
     slow: bool = False
     "Whether a fast path may leave it to the slow one."
+    any_identification: bool = False
+    "Whether IPv4 identifications that a border makes up are not compared."
+    neighbour: str | None = None
+    "The IPv4 address of the next SIP system on the link."
+    miss: str | None = None
+    "The address that is asked for."
     peer: tuple[str, ...] = ()
     "What it is called where it comes from: ``lwaftr: ...`` (docs/border-cases.md)."
 
@@ -111,10 +121,14 @@ def scene(name: str) -> dict[str, Any]:
 
 
 def stage(
-    script: dict[str, Any], more: list[dict[str, Any]] | None = None, realms: dict[str, Any] | None = None
+    script: dict[str, Any],
+    more: list[dict[str, Any]] | None = None,
+    realms: dict[str, Any] | None = None,
+    rules: dict[str, Any] | None = None,
 ) -> tuple[Border, tuple[Programmable, ...]]:
     """The border and the effects that a scene asks for, with more bindings, and with realms that are a little different."""
     changed = realms or {}
+    script = script | {"rules": script.get("rules", {}) | (rules or {})}
     script = script | {"realms": {name: table | changed.get(name, {}) for name, table in script["realms"].items()}}
     numbers = {name: table["number"] for name, table in script["realms"].items()}
     all_realms = tuple(
@@ -124,6 +138,7 @@ def stage(
             end=End[table.get("end", "gateway").upper()],
             family=Family(table.get("family", 4)),
             mtu=table.get("mtu", 65535),
+            **fixture_sip.realm(table, numbers),
         )
         for name, table in script["realms"].items()
     )
@@ -134,12 +149,21 @@ def stage(
         for each in script["tunnel_ends"]
     )
     claims = tuple(one for each in script.get("claims", []) for one in _selectors(each, numbers))
-    border = Border(realms=all_realms, tunnel_ends=ends, claims=claims, slice_size=script.get("slice_size", 64))
+    border = Border(
+        realms=all_realms,
+        tunnel_ends=ends,
+        claims=claims,
+        slice_size=script.get("slice_size", 64),
+        nodes=fixture_sip.nodes(script, numbers),
+        rules=fixture_sip.rules(script),
+    )
     effects: list[Programmable] = [
         Register(registration=Registration(owner=_owner(each, numbers), client_id=at + 1, expires_at=NOW + 1e6))
-        for at, each in enumerate(script["registered"])
+        for at, each in enumerate(script.get("registered", []))
     ]
-    effects += [_bind(each, numbers) for each in script["bindings"] + (more or [])]
+    for at, each in enumerate(script.get("bindings", []) + (more or [])):
+        effects.append(_bind(each, numbers) if "owner" in each else fixture_sip.bind(each, at, numbers, NOW))
+    effects += fixture_sip.mappings(script, numbers)
     return border, tuple(effects)
 
 
@@ -148,8 +172,10 @@ def _file(path: Path) -> Iterator[Fixture]:
     setting = scene(script.pop("scene"))
     shared, slow = script.pop("bindings", []), script.pop("slow", False)
     numbers = {name: table["number"] for name, table in setting["realms"].items()}
+    of_sip = any(table.get("family") == Family.SIP for table in setting["realms"].values())
     for case in script.pop("case"):
-        border, effects = stage(setting, shared + case.pop("bindings", []), case.pop("realms", {}))
+        more, realms, rules = case.pop("bindings", []), case.pop("realms", {}), case.pop("rules", {})
+        border, effects = stage(setting, shared + more, realms, rules)
         arriving = [*case.pop("before", []), case.pop("in")]
         single = [part for each in arriving for part in parts(each)]
         yield Fixture(
@@ -162,10 +188,13 @@ def _file(path: Path) -> Iterator[Fixture]:
             waits=tuple(each.get("wait", 0.0) for each in single),
             violation=case.pop("violation", False),
             device=case.get("out", {}).pop("device", None),
+            neighbour=case.get("out", {}).pop("neighbour", None),
             counts={Reason[name]: count for name, count in case.pop("counts", {}).items()},
-            slow=case.pop("slow", slow),
+            slow=case.pop("slow", slow) or (of_sip and fixture_sip.is_slow(case, arriving[-1], rules)),
+            any_identification=of_sip and fixture_sip.any_identification(case),
+            miss=case.pop("miss", None),
             peer=tuple(case.pop("peer", ())),
-            expected=_expected(case, arriving[-1], numbers),
+            expected=(fixture_sip.expected if of_sip else _expected)(case, arriving[-1], numbers),
         )
         if case:
             raise ValueError(f"{path}: {sorted(case)} are no keys of a case")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption, IPOption_NOP, IPOption_RR
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption, IPOption_LSRR, IPOption_NOP, IPOption_RR, IPOption_SSRR
 from scapy.layers.inet6 import (
     HBHOptUnknown,
     ICMPv6Unknown,
@@ -20,6 +20,8 @@ from scapy.layers.ipsec import AH, ESP
 from scapy.layers.isakmp import ISAKMP, ISAKMP_payload, ISAKMP_payload_ID
 from scapy.layers.l2 import GRE
 from scapy.packet import Packet, Raw
+
+from plane import sip_octets
 
 Spec = dict[str, Any]
 
@@ -45,6 +47,15 @@ _IPV6_OPTIONS: dict[str, Any] = {
 }
 
 
+def _options(text: str | None) -> list[Any]:
+    """Options by name, or ``lsrr 4 10.0.0.3 201.5.7.250``: the pointer, and the stops."""
+    kind, _, rest = (text or "").partition(" ")
+    if kind not in {"lsrr", "ssrr"}:
+        return _OPTIONS[text]
+    pointer, *stops = rest.split()
+    return [(IPOption_LSRR if kind == "lsrr" else IPOption_SSRR)(pointer=int(pointer), routers=stops)]
+
+
 def pair(text: str) -> tuple[str, str]:
     """``a -> b``."""
     src, dst = text.split(" -> ")
@@ -54,7 +65,7 @@ def pair(text: str) -> tuple[str, str]:
 def build(spec: Spec) -> bytes:
     """The octets that a packet is on the wire."""
     if "hex" in spec:
-        return bytes.fromhex(spec["hex"])
+        return bytes.fromhex(spec["hex"]) + b"\xee" * spec.get("pad", 0)
     packet = inner(spec)
     if "outer" in spec:
         packet = tunnelled(spec["outer"], packet)
@@ -81,6 +92,8 @@ def inner(spec: Spec) -> bytes:
 
 def whole(spec: Spec) -> bytes:
     """The octets of a packet without its tunnel and padding."""
+    if "sip" in spec or "sockets" in spec:
+        return _of_sip(spec)
     header = _header(spec)
     number, transport = _transport(spec)
     header.proto = number
@@ -97,6 +110,30 @@ def whole(spec: Spec) -> bytes:
         header.proto = number
         content = bytes(header / Raw(content[start:])) if spec["cut"] else bytes(header)
     return content
+
+
+def _of_sip(spec: Spec) -> bytes:
+    """The octets of a SIP packet, or of the same as an IPv6 socket knows it."""
+    if "sip" not in spec and not {"tcp", "udp", "esp", "ah", "protocol"} & spec.keys():
+        return sip_octets.sockets(spec, 58, _icmpv6_of(spec))
+    number, transport = _transport(spec)
+    if number in {1, 6, 17}:
+        transport.chksum = 0
+    content = bytes(transport / Raw(_payload(spec)))
+    if "pointer" in spec:
+        content = content[:4] + spec["pointer"].to_bytes(4, "big") + content[8:]
+    if "cut" in spec:
+        content = content[: spec["cut"]]
+    return (sip_octets.sip if "sip" in spec else sip_octets.sockets)(spec, number, content)
+
+
+def _icmpv6_of(spec: Spec) -> bytes:
+    """An ICMPv6 message whose checksum is zero."""
+    for key, number in {"echo": 128, "echo_reply": 129}.items():
+        if key in spec:
+            return bytes((number, 0, 0, 0)) + spec[key].to_bytes(2, "big") + b"\0\1" + _payload(spec)
+    number, code = spec["icmpv6"]
+    return bytes((number, code, 0, 0)) + spec.get("mtu", 0).to_bytes(4, "big") + _payload(spec)
 
 
 def fragment(content: bytes, first: int, length: int, spec: Spec) -> bytes:
@@ -124,8 +161,11 @@ def fragment(content: bytes, first: int, length: int, spec: Spec) -> bytes:
 def _payload(spec: Spec) -> bytes:
     if "quote" in spec:
         quote = spec["quote"]
-        quoted = inner(quote)
-        return quoted[: (quoted[0] & 15) * 4 + quote.get("octets", 8)]
+        quoted = build(quote) if {"outer", "hex"} & quote.keys() else inner(quote)
+        size = (quoted[0] & 15) * 4 if quoted[0] >> 4 == 4 else 24
+        return quoted[: size + quote["octets"] if "octets" in quote else quote.get("all", size + 8)]
+    if "fill" in spec:
+        return bytes(at & 0xFF for at in range(spec["fill"]))
     if "ike" in spec:
         return _ike(spec["ike"])
     text: str = spec.get("payload", "" if "protocol" in spec else "hello")
@@ -161,7 +201,7 @@ def _header(spec: Spec) -> IP:
         id=spec.get("id", 0x1234),
         flags=flags + ("MF" if spec.get("mf") else ""),
         frag=spec.get("offset", 0),
-        options=_OPTIONS[spec.get("options")],
+        options=_options(spec.get("options")),
     )
     if "checksum" in spec:
         header.chksum = spec["checksum"]
@@ -176,7 +216,7 @@ def _transport(spec: Spec) -> tuple[int, Any]:
         return 6, TCP(sport=int(sport), dport=int(dport), seq=1000, flags="PA", ack=2000)
     if "udp" in spec:
         sport, dport = pair(spec["udp"])
-        return 17, UDP(sport=int(sport), dport=int(dport))
+        return 17, UDP(sport=int(sport), dport=int(dport), chksum=0 if spec.get("zero_checksum") else None)
     if "esp" in spec:
         return 50, ESP(spi=spec["esp"], seq=1, data=b"sealed sealed.")
     if "ah" in spec:
@@ -195,7 +235,7 @@ def _icmp(spec: Spec) -> ICMP:
             return (
                 ICMP(type=number, code=spec[key], nexthopmtu=spec.get("mtu", 0))
                 if key == "unreachable"
-                else ICMP(type=number, code=spec[key])
+                else ICMP(type=number, code=spec[key], **({"ptr": spec["pointer"]} if "pointer" in spec else {}))
             )
     number, code, *identifier = spec["icmp"]
     return ICMP(type=number, code=code, id=identifier[0], seq=1) if identifier else ICMP(type=number, code=code)

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 from isthmus.border.realm import Border
-from isthmus.border.verdict import Drop, Forward, Hold, Pass, Punt, Reason, Reply, Verdict, Violation
+from isthmus.border.verdict import Drop, Forward, Hold, Miss, Pass, Punt, Reason, Reply, Verdict, Violation
 from isthmus.plane import Programmable
 from isthmus.plane.reference import ReferencePlane
 from plane.fixture import Outcome
@@ -59,6 +59,7 @@ class ReferenceUnderTest:
         self._violations: list[Violation] = []
         self._extra: dict[Reason, int] = {}
         self.verdicts: list[Verdict] = []
+        self.misses: list[Miss] = []
 
     def available(self) -> str | None:
         return None
@@ -75,11 +76,12 @@ class ReferenceUnderTest:
         plane = ReferencePlane(border)
         plane.apply(effects)
         times = _times(now, waits, len(packets))
-        self.verdicts = [plane.process(*each, now=time) for each, time in zip(packets, times, strict=True)]
+        self.verdicts = [arrive(plane, border, *each, time) for each, time in zip(packets, times, strict=True)]
         outcomes = [outcome(verdict) for verdict in self.verdicts]
         self._extra = _uncounted(plane.counters(), outcomes)
         assert set(self._extra) <= {Reason.FRAGMENT_TIMEOUT}, "every packet counts once"
         self._violations = plane.events()
+        self.misses = plane.misses()
         plane.close()
         return outcomes
 
@@ -132,7 +134,7 @@ class KernelWithReference:
         fast = self._kernel.open(border, now)
         try:
             fast.reconcile(effects)
-            slow = ReferencePlane(border, getattr(fast, "contacts", None), getattr(fast, "paths", None))
+            slow = ReferencePlane(border, *(getattr(fast, name, None) for name in ("contacts", "paths", "ring")))
             slow.apply(effects)
             before, self.punted, outcomes, left = fast.counters(), [], [], []
             for at, (time, (realm, packet)) in enumerate(zip(_times(now, waits, len(packets)), packets, strict=True)):
@@ -140,7 +142,7 @@ class KernelWithReference:
                 found = self._kernel.one(fast, border, realm, packet)
                 if found[0] == "punt":
                     self.punted.append(at)
-                    found = outcome(slow.process(realm, packet, now=time))
+                    found = outcome(arrive(slow, border, realm, packet, time))
                     left.append(found)
                 outcomes.append(found)
             after = fast.counters()
@@ -164,6 +166,16 @@ def hand_on(slow: ReferencePlane, fast: Any, now: float) -> None:
     """Tell the fast path what the slow one has learned of the ways, as ``daemon/planes.py`` does."""
     for way, octets in slow.path_mtus(now=now):
         fast.limit(way, octets)
+    for way, condition in slow.way_changes(now=now):
+        fast.condition(way, condition)
+
+
+def arrive(plane: ReferencePlane, border: Border, realm: int, packet: bytes, now: float) -> Verdict:
+    """Give a packet to the reference plane as who reads it from a link does: what is of version 6 on an IPv4 link is SIP."""
+    sip = border.realm(realm).sip
+    if sip is not None and packet and packet[0] >> 4 == 6:
+        return plane.process(sip, packet, now=now, link=realm)
+    return plane.process(realm, packet, now=now)
 
 
 def _times(now: float, waits: Sequence[float], count: int) -> list[float]:

@@ -60,6 +60,7 @@ def image(border: Border, known: Image | None = None, *, addresses: int = 8, end
         numbers=Numbers(endpoints, numbers),
         owners=Owners(owners),
         device=lambda name: {"dev0": 5}.get(name, NOWHERE),
+        mapping=lambda realm, _mapping: realm,
     )
 
 

@@ -234,7 +234,8 @@ def test_a_realm_without_an_interface_has_no_route(figure: tuple[Border, tuple[P
     def work(plane: KernelPlane) -> None:
         plane.apply(effects)
         public = next(each.number for each in border.realms if each.name == "public")
-        plane._maps["realms"].put(plane._codec.realm_key(public), plane._codec.realm(public, 0, 0, 65535))
+        nowhere = plane._codec.realm(public, 0, 0, 65535, ipae=False)
+        plane._maps["realms"].put(plane._codec.realm_key(public), nowhere)
         assert one(plane, border, "private", OUTWARD)[:2] == ("drop", Reason.NO_ROUTE)
         dying = {"ipv4": INWARD["ipv4"], "tcp": INWARD["tcp"], "ttl": 1}
         assert one(plane, border, "public", dying)[:2] == ("drop", Reason.TTL_EXCEEDED), "there is no port to punt to"

@@ -198,13 +198,14 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def setup(name: str) -> str:
+    """In the words of ``ip``; were both ends of a pair of one index, the kernel would take a second to see a carrier."""
     a, b, h, g, s = (f"{name}{node}" for node in NODES)
     mac = "02:00:5e:00:00:01"
     return f"""
-link add ap0 netns {a} address {mac} mtu {MTU} type veth peer name ap0p netns {h} address {mac} mtu {MTU}
-link add bp0 netns {b} address {mac} mtu {MTU} type veth peer name bp0p netns {h} address {mac} mtu {MTU}
-link add hn0 netns {h} type veth peer name gn0 netns {g}
-link add gp0 netns {g} type veth peer name sp0 netns {s}
+link add ap0 index 10 netns {a} address {mac} mtu {MTU} type veth peer name ap0p index 11 netns {h} address {mac} mtu {MTU}
+link add bp0 index 12 netns {b} address {mac} mtu {MTU} type veth peer name bp0p index 13 netns {h} address {mac} mtu {MTU}
+link add hn0 index 14 netns {h} type veth peer name gn0 index 15 netns {g}
+link add gp0 index 16 netns {g} type veth peer name sp0 index 17 netns {s}
 -n {a} link set ap0 up arp off
 -n {a} addr add {SHARED}/32 dev ap0
 -n {a} route add default dev ap0

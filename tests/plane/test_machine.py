@@ -93,7 +93,9 @@ def namespaces() -> Iterator[dict[str, str]]:
 
 def wire(names: dict[str, str], one: str, other: str, addresses: tuple[str, str]) -> None:
     """Join two namespaces; each end is called after what it leads to."""
-    run("ip", "-n", names[one], "link", "add", other, "type", "veth", "peer", "name", one, "netns", names[other])
+    # Were both ends of one index, the kernel would take a second to see a carrier.
+    first, second = (("name", other, "index", "10"), ("name", one, "index", "11", "netns", names[other]))
+    run("ip", "-n", names[one], "link", "add", *first, "type", "veth", "peer", *second)
     for role, device, address in ((one, other, addresses[0]), (other, one, addresses[1])):
         run("ip", "-n", names[role], "addr", "add", address, "dev", device)
         run("ip", "-n", names[role], "link", "set", device, "up")

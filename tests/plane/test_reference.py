@@ -19,7 +19,7 @@ from isthmus.border.selector import Kind, Selector
 from isthmus.border.verdict import Drop, Forward, Hold, Pass, Reason, Reply
 from isthmus.checksum import checksum
 from isthmus.errors import PlaneError
-from isthmus.plane.reference import AdmitAll, ContactedPeers, ReferencePlane
+from isthmus.plane.reference import ContactedPeers, ReferencePlane
 from isthmus.plane.reference.contact import EPOCH_SECONDS, KEPT_EPOCHS
 from isthmus.wire.ipv4 import Ipv4Header, Ipv4View
 from plane.fixture import NOW, build, load, scene, stage
@@ -268,13 +268,6 @@ def test_a_contact_expires_on_the_plane() -> None:
     plane.process(realm, first, now=NOW)
     assert isinstance(plane.process(back, second, now=NOW + 7680), Forward)
     assert plane.process(back, second, now=NOW + 7744) == Drop(Reason.NOT_CONTACTED)
-
-
-def test_behind_a_fast_path_contacts_were_asked_before() -> None:
-    fixture = next(each for each in FIXTURES if each.name == "a peer that was never written to does not get in")
-    plane = ReferencePlane(fixture.border, contacts=AdmitAll())
-    plane.apply(fixture.effects)
-    assert isinstance(plane.process(*fixture.packets[0], now=NOW), Forward)
 
 
 def test_effects_are_followed_at_once() -> None:

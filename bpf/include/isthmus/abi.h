@@ -22,7 +22,9 @@
  *                 │                                                          ESP and AH
  *                 └──────────▶ by_prefix                                     held whole
  *                                  │
- *                                  └──▶ endpoints[number] ──▶ the tunnel
+ *                                  └──▶ endpoints[number] ──▶ the tunnel, or how IPAE goes on
+ *    (realm, realm, address) ──▶ by_image                        by what address one is known in another realm
+ *    (realm, IPv4 address) ──▶ sip_realms ──▶ mappings            the upper half of its SIP address
  */
 #ifndef ISTHMUS_ABI_H
 #define ISTHMUS_ABI_H
@@ -63,6 +65,23 @@ enum reason {
 	COOKIE_IN_USE = 29,
 	NO_IDENTIFIER = 30,
 	NOT_TUNNELLED = 31,
+	FORWARDED_SIP = 32,
+	TRANSLATED_TO_SIP = 33,
+	TRANSLATED_FROM_SIP = 34,
+	RELAYED = 35,
+	FORBIDDEN_SIP_ADDRESS = 36,
+	SITE_SOURCE_OUTSIDE = 37,
+	WRONG_WAY = 38,
+	UNMAPPED = 39,
+	NO_IMAGE = 40,
+	SOURCE_ROUTE = 41,
+	NOT_FOR_US = 42,
+	TUNNEL_DOWN = 43,
+	FORGED_ERROR = 44,
+	RELAY_LIMIT = 45,
+	NOT_SIP = 46,
+	LOOP = 47,
+	NOT_ALLOWED_HERE = 48,
 };
 #define REASONS 64 /* room in the counters */
 
@@ -93,6 +112,25 @@ enum index_kind {
 enum tunnel_kind {
 	IPIP = 1,
 	GRE = 2,
+};
+
+/* The kinds of endpoint that are none of RSIP's tunnels (border/crossing.py). */
+enum crossing_kind {
+	ENCAPSULATION = 16,
+	NATIVE = 17,
+	TRANSLATE = 18,
+};
+
+/* border/realm.py Unmapped and Foreign. */
+enum unmapped {
+	UNMAPPED_PASS = 0,
+	UNMAPPED_REFUSE = 1,
+	UNMAPPED_ASK = 2,
+};
+enum foreign {
+	FOREIGN_LOW = 0,
+	FOREIGN_ASK = 1,
+	FOREIGN_REFUSE = 2,
 };
 
 /* An address in a realm. */
@@ -129,8 +167,13 @@ struct realm {
 	__u32 interface; /* ifindex; 0: none */
 	__u32 punt;	 /* ifindex of the port to the reference plane; 0: none */
 	__u32 mtu;	 /* of the interface: what comes out of a tunnel has to fit */
+	__u32 flags;
 };
 #define REALMS 1024
+
+enum realm_flag {
+	REALM_IPAE = 1, /* what goes there may concern us there again: SIP begins there, or datagrams come to us */
+};
 
 /* by_prefix: longest-prefix match over realm and address. */
 struct prefix_key {
@@ -171,6 +214,7 @@ enum binding_flag {
 	BINDING_PORT = 16,  /* found by a port */
 	BINDING_SLICE = 32, /* and the binding holds the whole slice around that */
 	BINDING_ASK = 64,   /* of a HOLDER: several bindings, each with a limit on the peer; the reference plane chooses */
+	BINDING_ROUTE = 128, /* of by_prefix: nobody's lease, but IPAE's; the endpoint is of a crossing_kind */
 };
 #define BINDING_FOREVER 0xffffffffU
 #define BINDING_REMOTE_NEVER 255
@@ -226,13 +270,16 @@ struct endpoint {
 	__be32 local[4];
 	__be32 remote[4];
 	__u32 made_for; /* the mtu without what errors from within the tunnel say; at a host that of its device */
-	__u32 padding[2]; /* to 64 octets, a line of the cache */
+	__u32 family;	/* of a TRANSLATE: that of its image (4, 6, 8), which is in "local" */
+	__u32 image;	/* and how many bits that has; "remote" is the compatible one */
 };
 
 enum endpoint_flag {
 	ENDPOINT_REGISTERED = 1, /* the other end is the owner itself, and has registered */
 	ENDPOINT_IPV6 = 2,	 /* the outer header is IPv6 */
 	ENDPOINT_CHECKSUM = 4,	 /* GRE with a checksum, which the reference plane writes */
+	ENDPOINT_IMPLICIT = 8,	 /* ENCAPSULATION, NATIVE: the other end is the low half of the SIP destination */
+	ENDPOINT_COMPATIBLE = 16, /* TRANSLATE: it has a compatible image of 48 bits */
 };
 
 /* owners: place in the near realm -> who that is. */
@@ -307,6 +354,86 @@ struct limit {
 	__u32 told;
 };
 
+/*
+ * sip_ends: place -> the SIP realm that IPAE datagrams to it lead to, in network order; 0: it is ours, but no end of them.
+ * nodes: place -> 1, our SIP addresses. sites: upper half of a site, C = 0 -> a realm of its IPv4.
+ */
+
+/* sip_realms: number modulo REALMS -> what IPAE knows of a realm. */
+struct sip_realm {
+	__be32 number;
+	__be32 sip;  /* of an IPv4 realm: the SIP realm whose packets its link carries, too; 0: none */
+	__be32 site; /* of an IPv4 realm: the upper half of the SIP site whose IPv4 it is, C = 0; 0: none */
+	__be32 mapped_to; /* the SIP realm that its mapping leads into */
+	__u32 mapping; /* number of its mapping; 0: none */
+	__u32 translates; /* whether a binding leads from it into SIP */
+	__u32 family;
+	__u16 unmapped;
+	__u16 foreign;
+};
+
+/* by_image: longest-prefix match over the realm that asks, the realm of the image, and the image. */
+struct image_key {
+	__u32 length; /* bits: 64 for the two realms, then the image's */
+	__be32 realm;
+	struct place image;
+};
+
+/* What by_image holds: the selector that the image is known by. */
+struct known {
+	__be32 address[4];
+	__u32 length; /* bits of the selector */
+	__u32 family;
+};
+
+/*
+ * mappings: two words maps for each mapping, its top (2n) and its chunks (2n + 1): border/mapping.py DirectTable.
+ * An entry of an array of 256 words of 32 bits; the words of the whole map are in order.
+ */
+#define MAPPING_WORDS 256
+#define MAPPINGS 64
+#define MAPPING_POINTER 0x7f
+struct words {
+	__u32 word[MAPPING_WORDS];
+};
+
+/* rules: what of border/rules.py the program has to know. */
+struct rules {
+	__u32 flags;
+	__u32 next; /* slot of the ring that is written next */
+};
+
+enum rule {
+	RULE_SLOW = 1,	    /* every SIP packet is the reference plane's */
+	RULE_ICMP_SLOW = 2, /* ICMP whose checksum changes, too */
+	RULE_FIT = 4,	    /* what is whole and may be fragmented becomes SIP without a fragmentation header */
+	RULE_ACCEPT = 8,    /* IPAE datagrams of any source are taken from some */
+};
+
+/* ways: from one end to the other of IPAE datagrams, where errors have taught something. */
+struct way_key {
+	/* of a way between SIP addresses, the SIP realm; then both halves of the destination follow */
+	__be32 realm;
+	__be32 local;
+	__be32 remote;
+};
+struct way {
+	__u32 mtu;  /* largest outer packet, or SIP packet of a program, in octets; 0: not known */
+	__u32 down; /* whether the other end cannot be reached, which the reference plane tells the sender */
+	__u32 hops; /* with less than so many hops left nothing comes through, which likewise */
+};
+
+/* ring: the beginnings of the IPAE datagrams that were sent last, by their identification (docs/data-plane.md, Relay). */
+#define RING_SLOTS (1 << 16)
+#define RING_OCTETS 64
+struct slot {
+	__u32 second; /* CLOCK_BOOTTIME; 0: never used */
+	__be32 realm; /* of the outer addresses */
+	__be32 remote;
+	__u32 octets; /* of the following */
+	__u8 sip[RING_OCTETS];
+};
+
 /* about: whom pinned maps belong to. */
 struct about {
 	__u64 layout; /* of the structs above */
@@ -319,6 +446,11 @@ struct declared {
 	enum kind kind;
 	enum index_kind index_kind;
 	enum tunnel_kind tunnel_kind;
+	enum crossing_kind crossing_kind;
+	enum unmapped unmapped;
+	enum foreign foreign;
+	enum rule rule;
+	enum realm_flag realm_flag;
 	enum interface_flag interface_flag;
 	enum binding_flag binding_flag;
 	enum address_flag address_flag;
@@ -326,6 +458,7 @@ struct declared {
 	enum endpoint_flag endpoint_flag;
 	enum event_flag event_flag;
 	struct event event;
+	struct words words;
 };
 
 #endif

@@ -52,16 +52,20 @@ static __always_inline int into_tunnel(struct __sk_buff *skb, struct ingress *fr
 				       const struct endpoint *tunnel, enum reason why)
 {
 	enum reason refused;
+	struct realm *realm;
 	struct outer outer;
 
 	if (tunnel->flags & ENDPOINT_CHECKSUM)
 		return punt(skb, from, NO_ROUTE);
 	if (tunnel->flags & ENDPOINT_IPV6)
 		return into_tunnel6(skb, from, packet, tunnel, why);
+	realm = realm_of(tunnel->realm);
+	if (realm && realm->flags & REALM_IPAE && begins_again(tunnel->realm, tunnel->remote[0], 0))
+		return punt(skb, from, NO_ROUTE);
 	refused = encapsulate(skb, from->link, from->over6, packet, tunnel, &outer);
 	if (refused)
 		return refused == PUNTED ? punt(skb, from, NO_ROUTE) : drop(skb, refused);
-	return forward(skb, from, realm_of(tunnel->realm), &outer.ip, why);
+	return forward(skb, from, realm, &outer.ip, why);
 }
 
 /* Check deadline, peer, TTL and size, and put a packet into its tunnel (RFC 3103 §6, §7.2; RFC 2003 §3.1). */
@@ -236,6 +240,9 @@ static __always_inline int outward(struct __sk_buff *skb, struct ingress *from, 
 	realm = realm_of(arrival->leads_to);
 	if (realm && is_too_big(skb, &arrival->inner, realm->mtu))
 		return punt(skb, from, TOO_BIG);
+	if (realm && realm->flags & REALM_IPAE &&
+	    begins_again(realm->number, arrival->inner.raw.daddr, arrival->inner.raw.protocol))
+		return punt(skb, from, NO_ROUTE);
 	tos = egress_tos(arrival->outer.raw.tos, arrival->inner.raw.tos);
 	amend(&arrival->inner, tos, true);
 	identify(&arrival->inner, &arrival->both, flags, shift, realm && arrival->inner.total > realm->mtu);

@@ -9,6 +9,13 @@
 #include <isthmus/path.h>
 #include <isthmus/scratch.h>
 
+#ifndef IPPROTO_IPIP
+#define IPPROTO_IPIP 4
+#endif
+#ifndef IPPROTO_IPV6
+#define IPPROTO_IPV6 41
+#endif
+
 static __always_inline bool is_same(const __be32 *one, const __be32 *other)
 {
 	return one[0] == other[0] && one[1] == other[1] && one[2] == other[2] && one[3] == other[3];
@@ -24,7 +31,7 @@ static __always_inline struct place place(__be32 realm, __be32 address)
 static __always_inline bool take(struct entry *entry, const struct binding *found)
 {
 	entry->flags |= found->flags & BINDING_CLAIMED;
-	if (!found->endpoint)
+	if (!found->endpoint || found->flags & BINDING_ROUTE)
 		return false;
 	entry->endpoint = found->endpoint;
 	entry->deadline = found->deadline;
@@ -274,6 +281,33 @@ static __always_inline struct realm *realm_of(__be32 number)
 	return realm && realm->number == number ? realm : 0;
 }
 
+/* What IPAE knows of a realm; null if that is none of the border's. */
+static __always_inline struct sip_realm *sip_realm_of(__be32 number)
+{
+	__u32 at = bpf_ntohl(number) % REALMS;
+	struct sip_realm *realm = bpf_map_lookup_elem(&sip_realms, &at);
+
+	return realm && realm->number == number ? realm : 0;
+}
+
+/* Whether an IPv4 packet concerns us again in the realm that it goes on into (plane/link/userspace.py, _is_ours). */
+static __noinline int begins_again(__be32 realm, __be32 address, __u8 protocol)
+{
+	struct prefix_key key = { .length = 32 + 32, .place = place(realm, address) };
+	struct sip_realm *home;
+	struct binding *found;
+	struct endpoint *way;
+
+	if ((protocol == IPPROTO_IPIP || protocol == IPPROTO_GRE) && bpf_map_lookup_elem(&tunnel_ends, &key.place))
+		return 1;
+	home = sip_realm_of(realm);
+	found = home && home->translates ? bpf_map_lookup_elem(&by_prefix, &key) : 0;
+	if (!found || !(found->flags & BINDING_ROUTE))
+		return 0;
+	way = bpf_map_lookup_elem(&endpoints, &found->endpoint);
+	return way && way->kind == TRANSLATE;
+}
+
 /*
  * Find the tag of who sent a tunnelled packet; 0 if that has not registered (RFC 3103 §7). The tunnel that the packet
  * should have come through, if one was found, says so of its own other end: nearly always the answer.
@@ -322,8 +356,12 @@ static __always_inline bool may_be_meant(__be32 address)
 static __noinline int is_meant_exactly(__be32 realm, __be32 address)
 {
 	struct prefix_key key = { .length = 32 + 32, .place = place(realm, address) };
+	struct binding *found;
 
-	return bpf_map_lookup_elem(&addresses, &key.place) || bpf_map_lookup_elem(&by_prefix, &key);
+	if (bpf_map_lookup_elem(&addresses, &key.place))
+		return 1;
+	found = bpf_map_lookup_elem(&by_prefix, &key);
+	return found && (found->flags & (BINDING_ROUTE | BINDING_CLAIMED)) != BINDING_ROUTE;
 }
 
 static __always_inline bool is_meant(__be32 realm, __be32 address)

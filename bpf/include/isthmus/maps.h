@@ -127,6 +127,97 @@ struct {
 	__type(value, struct path);
 } paths SEC(".maps");
 
+/* Realm number -> what IPAE knows of it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, REALMS);
+	__type(key, __u32);
+	__type(value, struct sip_realm);
+} sip_realms SEC(".maps");
+
+/* Our addresses that IPAE datagrams come to, and the SIP realms that they lead to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct place);
+	__type(value, __be32);
+} sip_ends SEC(".maps");
+
+/* Our SIP addresses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct place);
+	__type(value, __u32);
+} nodes SEC(".maps");
+
+/* Upper half, C = 0, of a SIP site -> the realm of its IPv4. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __be32);
+	__type(value, __be32);
+} sites SEC(".maps");
+
+/* By which address the systems of another realm are known. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct image_key);
+	__type(value, struct known);
+} by_image SEC(".maps");
+
+/* Mapping tables; user space makes the arrays, and has them mapped. */
+struct words_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct words);
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2 * MAPPINGS);
+	__type(key, __u32);
+	__array(values, struct words_map);
+} mappings SEC(".maps");
+
+/* How IPAE is read, and the place in the ring. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct rules);
+} rules SEC(".maps");
+
+/* What errors have taught about the ways of IPAE datagrams. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct way_key);
+	__type(value, struct way);
+} ways SEC(".maps");
+
+/* What was sent in IPAE datagrams. * */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, RING_SLOTS);
+	__type(key, __u32);
+	__type(value, struct slot);
+} ring SEC(".maps");
+
+/* What follows after IPAE has found that a packet is none of its own: RSIP's program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} programs SEC(".maps");
+
 /* Packets by reason. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -11,9 +11,6 @@
 #include <isthmus/checksum.h>
 #include <isthmus/scratch.h>
 
-#ifndef IPPROTO_IPIP
-#define IPPROTO_IPIP 4
-#endif
 #define OUTER_TTL 64
 #define ECN_MASK 3
 #define ECN_NOT_ECT 0

@@ -167,6 +167,12 @@ static __noinline int forward(struct __sk_buff *skb, struct ingress *from, const
 	case BPF_FIB_LKUP_RET_UNREACHABLE:
 	case BPF_FIB_LKUP_RET_PROHIBIT:
 		return drop(skb, NO_ROUTE);
+	case BPF_FIB_LKUP_RET_NOT_FWDED:
+		/* This machine itself is known to SIP by an IPv4 address of the site, like its hosts. */
+		if (why != TRANSLATED_FROM_SIP || bare)
+			break;
+		count(skb, realm->number, why);
+		return TC_ACT_OK;
 	}
 	/* No neighbour yet, or the interface does not forward (a host): the kernel finds the way itself. */
 	count(skb, realm->number, why);

@@ -18,7 +18,7 @@ from typer.main import get_command
 from isthmus.errors import IsthmusError
 
 COMMANDS = {
-    "up": "Run the daemon: a gateway, a host, or both.",
+    "up": "Run the daemon: an RSIP gateway or host, an IPAE border router or node.",
     "run": "Run one program on a leased address, in a namespace of its own.",
     "expose": "Publish a service of this machine at a leased address.",
     "query": "Ask the gateway what is local and what remote.",
@@ -27,12 +27,16 @@ COMMANDS = {
     "who-had": "Say who held an address and port, now or at a time.",
     "revoke": "End leases before their time, and tell their hosts.",
     "nat": "Hosts without RSIP beside those with it.",
+    "map": "Mapping tables: which SIP site an IPv4 network belongs to.",
+    "routes": "Show where SIP packets go, and what becomes SIP.",
+    "tunnels": "Show what is known of the ways to other IPAE systems.",
     "counters": "Show packets by reason.",
     "decode": "Octets or a capture to text.",
     "check": "Replay a capture through a plane.",
     "explain": "Explain a drop reason or an RSIP error.",
     "doctor": "Say what this machine can do, and what to do about the rest.",
     "lab": "Networks of namespaces to try and test isthmus in.",
+    "simulate": "What the documents claim, measured.",
     "bench": "Benchmarks, each beside what people use today.",
 }
 """Name to summary, in the order of the help. ``who-had`` is ``cli/who_had.py``."""

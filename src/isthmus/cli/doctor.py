@@ -86,6 +86,10 @@ def settings(config: Config | None) -> Iterator[Finding]:
     if config is not None and config.gateway is not None:
         yield from _gateway_addresses(config.gateway)
         yield from _beside(config)
+    if config is not None and (config.border is not None or config.node is not None):
+        from isthmus.cli import probe_sip
+
+        yield from probe_sip.findings(config)
 
 
 def verdict(findings: list[Finding]) -> tuple[Finding, Finding]:

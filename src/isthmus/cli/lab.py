@@ -92,8 +92,9 @@ def up(name: Name, *, plane: Annotated[str, typer.Option(help="auto, kernel or r
     typer.echo(f"{name} is up: {', '.join(nodes)}")
     typer.echo(f"  isthmus lab shell {nodes[0]}")
     serving = [name for name in nodes if network[name].socket_path.exists()]
+    asked = "routes" if any("IPAE" in each for each in scenario.shows) else "leases"
     for each in serving[:1]:
-        typer.echo(f"  isthmus lab shell {each} -- isthmus leases")
+        typer.echo(f"  isthmus lab shell {each} -- isthmus {asked}")
     typer.echo(f"  isthmus lab down {name}")
 
 

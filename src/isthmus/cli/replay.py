@@ -90,7 +90,7 @@ def border_of(config: Config, effects: Sequence[Register | Bind]) -> Border:
     from isthmus.daemon import settlement
 
     assert config.host is not None
-    here = next((each.binding.crossing.local for each in effects if isinstance(each, Bind)), None)
+    here = next((each.binding.tunnel.local for each in effects if isinstance(each, Bind)), None)
     if here is None:
         raise IsthmusError("a host's configuration says nothing of its leases: give them with --leases")
     return settlement.border(config, config.realm_number(config.host.near), here)

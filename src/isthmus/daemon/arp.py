@@ -75,13 +75,17 @@ class Attraction:
         pools: The addresses that are leased, whole or by port.
         name: Tells our routes from those of another gateway on this machine.
         clock: For the distance between two defences.
+        anywhere: Whether what no network of the interface covers is answered for, too: by a host that speaks SIP only.
     """
 
-    def __init__(self, interface: str, pools: Iterable[Prefix], name: str, clock: Clock) -> None:
+    def __init__(
+        self, interface: str, pools: Iterable[Prefix], name: str, clock: Clock, *, anywhere: bool = False
+    ) -> None:
         self._interface = interface
         self._pools = tuple(pools)
         self._mark = 1 + zlib.crc32(name.encode()) % 0xFFFF
         self._clock = clock
+        self._anywhere = anywhere
         self._socket: socket.socket | None = None
         self._mac = b""
         self._announced: tuple[Address, ...] = ()
@@ -128,7 +132,8 @@ class Attraction:
                 if length < address.family.bits:
                     mask = (1 << (address.family.bits - length)) - 1
                     networks.append(Prefix(Address(address.family, address.number & ~mask), length))
-            wanted = tuple(each for each in on_link(self._pools, networks) if not (each.whole and each.address in own))
+            near = self._pools if self._anywhere else on_link(self._pools, networks)
+            wanted = tuple(each for each in near if not (each.whole and each.address in own))
             try:
                 self._replace(links, wanted)
             except NetlinkError as error:

@@ -14,7 +14,7 @@ from isthmus.border.crossing import Tunnel
 from isthmus.daemon import device as devices
 from isthmus.daemon import native
 from isthmus.daemon.offloop import off_loop
-from isthmus.daemon.planes import MachinePlane
+from isthmus.daemon.shared_plane import RolePlane
 from isthmus.plane import Programmable
 
 
@@ -58,7 +58,7 @@ class Carrier(Protocol):
 class PlaneCarrier:
     """One of our planes."""
 
-    def __init__(self, plane: MachinePlane) -> None:
+    def __init__(self, plane: RolePlane) -> None:
         self._plane = plane
         self._devices: dict[str, devices.Device] = {}
 

@@ -26,6 +26,7 @@ from isthmus.daemon.parent import Parent
 from isthmus.daemon.planes import MachinePlane
 from isthmus.daemon.remote_plane import RemotePlane
 from isthmus.daemon.rows import lease_row, tenure_row
+from isthmus.daemon.shared_plane import MakePlane, RolePlane
 from isthmus.daemon.terms import (
     border,
     control_addresses,
@@ -48,7 +49,7 @@ __all__ = ["GatewayRole", "border", "policy", "pool"]
 class GatewayRole:
     """A gateway that runs."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, config: Config, clock: Clock, *, planes: MakePlane = MachinePlane) -> None:
         """Open the store, the plane and the sockets.
 
         Raises:
@@ -65,7 +66,7 @@ class GatewayRole:
             self._occupied = contextlib.ExitStack()
             undo.callback(self._close_store)
             self._occupied.enter_context(occupy_store(self._store))
-            self._plane = self._make_plane()
+            self._plane = self._make_plane(planes)
             undo.callback(self._plane.destroy)
             self._driver = GatewayDriver(
                 make_gateway=self._make_gateway, store=self._store, plane=self._plane, clock=clock, send=self._send
@@ -80,10 +81,10 @@ class GatewayRole:
             self._multicast = self._make_multicast()
             undo.pop_all()
 
-    def _make_plane(self) -> MachinePlane | RemotePlane:
+    def _make_plane(self, planes: MakePlane) -> RolePlane | RemotePlane:
         if self._section.endpoint is not None:
             return RemotePlane(self._section.endpoint, border(self._config))
-        return MachinePlane(self._config, border(self._config), self._clock)
+        return planes(self._config, border(self._config), self._clock)
 
     def _open_sockets(self, here: Address) -> None:
         port = self._section.port
@@ -104,7 +105,8 @@ class GatewayRole:
         if wanted is None:
             return None
         far = self._section.realm
-        port = self._plane.port_name(self._config.realm_number(far)) if isinstance(self._plane, MachinePlane) else None
+        number = self._config.realm_number(far)
+        port = None if isinstance(self._plane, RemotePlane) else self._plane.port_name(number)
         return MulticastProxy(
             Legs(near=interface_of(self._config, self._section.near), far=interface_of(self._config, far), port=port),
             own=min(control_addresses(self._config), key=lambda each: each.family.bits),

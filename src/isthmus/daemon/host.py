@@ -25,7 +25,9 @@ from isthmus.daemon.config import Config, HostSection
 from isthmus.daemon.control import Connection, ControlError, Handler
 from isthmus.daemon.hostlink import DatagramLink, Link, StreamLink, interface_address
 from isthmus.daemon.messages import Message, log
+from isthmus.daemon.planes import MachinePlane
 from isthmus.daemon.settlement import Settlement
+from isthmus.daemon.shared_plane import MakePlane
 from isthmus.daemon.want import Want, configured, requested, row_of
 from isthmus.errors import IsthmusError
 from isthmus.rsip.events import (
@@ -70,7 +72,7 @@ def _section(config: Config) -> HostSection:
 class HostRole:
     """A host that runs."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, config: Config, clock: Clock, *, planes: MakePlane = MachinePlane) -> None:
         """Find our own address and what will carry packets.
 
         Raises:
@@ -83,7 +85,7 @@ class HostRole:
         self._interface = config.realm[self._near - 1].interface
         self._gateway = configuration.address(self._section.gateway)
         self._here = interface_address(self._interface, self._section.near, self._gateway)
-        self._settlement = Settlement(config, clock, near=self._near, here=self._here)
+        self._settlement = Settlement(config, clock, near=self._near, here=self._here, planes=planes)
         stream = self._section.transport == "tcp"
         self._peer = Peer(self._near, self._gateway, self._section.port, int(stream))
         waits = Retransmission(initial_seconds=self._section.first_timeout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -17,7 +18,7 @@ from isthmus.daemon.occupancy import occupy
 
 
 class Role(Protocol):
-    """Something that the daemon does: gateway or host."""
+    """Something that the daemon does: gateway, host, border router, node."""
 
     async def start(self) -> None:
         """Begin to serve."""
@@ -92,15 +93,26 @@ async def _serve(config: Config) -> None:
 
 
 def _roles(config: Config) -> list[Callable[[Config, Clock], Role]]:
+    from isthmus.daemon.shared_plane import plane_maker
+
     roles: list[Callable[[Config, Clock], Role]] = []
+    planes = plane_maker(config)
+    if config.border is not None:
+        from isthmus.daemon.border import BorderRole
+
+        roles.append(functools.partial(BorderRole, planes=planes))
+    if config.node is not None:
+        from isthmus.daemon.node import NodeRole
+
+        roles.append(functools.partial(NodeRole, planes=planes))
     if config.gateway is not None:
         from isthmus.daemon.gateway import GatewayRole
 
-        roles.append(GatewayRole)
+        roles.append(functools.partial(GatewayRole, planes=planes))
     if config.host is not None:
         from isthmus.daemon.host import HostRole
 
-        roles.append(HostRole if config.host.seeks is None else _seeking)
+        roles.append(functools.partial(HostRole, planes=planes) if config.host.seeks is None else _seeking)
     if config.endpoint is not None:
         from isthmus.daemon.endpoint_role import EndpointRole
 

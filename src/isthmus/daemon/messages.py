@@ -63,6 +63,11 @@ class Message(enum.Enum):
         "A router between two tunnel ends carries less than the tunnels were made for.",
         "For ten minutes senders are told the smaller size. If it comes again and again, lower [gateway] tunnel_mtu.",
     )
+    WAY_DOWN = (
+        logging.WARNING,
+        "A router says that another IPAE system cannot be reached, or that system says that it takes no IPAE.",
+        "For half a minute senders are told so at once. 'isthmus tunnels' shows what is known of every way.",
+    )
     ATTRACTED = (
         logging.INFO,
         "Neighbours on the far link find these addresses here.",
@@ -140,6 +145,56 @@ class Message(enum.Enum):
         logging.WARNING,
         "The gateway does not register this host any more.",
         "The next gateway that was found is taken; leases of the old one are given up.",
+    )
+    MAPPING_CHANGED = (
+        logging.INFO,
+        "Another mapping table counts.",
+        "A new version of the zone, or 'isthmus map apply'; the plane has all of it.",
+    )
+    MAPPING_REFUSED = (
+        logging.ERROR,
+        "A mapping table was refused whole, and the one before it goes on.",
+        "Each fault is given with its place. 'isthmus map check FILE' finds the same ones in a file.",
+    )
+    MAPPING_UNREACHABLE = (
+        logging.WARNING,
+        "No nameserver gives the mapping zone.",
+        "The copy goes on for three times its TTL. Is the server up, does it allow transfers to us, is the key right?",
+    )
+    MAPPING_STALE = (
+        logging.ERROR,
+        "The copy of the mapping zone is too old, and is not used any longer.",
+        "No nameserver answered for three times the TTL of its records: see MAPPING_UNREACHABLE.",
+    )
+    ALIASES_EXHAUSTED = (
+        logging.WARNING,
+        "A SIP host has no IPv4 alias: every one of its residue is taken.",
+        "Its name was answered SERVFAIL. Each /16 of the pools has one alias of a residue: add more.",
+    )
+    ALIAS_NOT_BOUND = (
+        logging.ERROR,
+        "An IPv4 alias could not be bound.",
+        "Its name was answered SERVFAIL. 'isthmus doctor' shows what the plane lacks.",
+    )
+    ROUTES_LEARNED = (
+        logging.INFO,
+        "A routing daemon has other SIP routes.",
+        "They are in the plane: 'isthmus routes' shows all of them. Of many changes the first twenty are named.",
+    )
+    ROUTES_FAILED = (
+        logging.ERROR,
+        "What a routing daemon has changed could not be taken over.",
+        "Packets go on as before; it is tried again every second, and told of once.",
+    )
+    ROUTES_REFUSED = (
+        logging.WARNING,
+        "Routes of a routing daemon are not used.",
+        "The line says why. A filter of the routing daemon should keep them out: docs/sip-routing.md has one.",
+    )
+    SYNTHESISING = (
+        logging.INFO,
+        "A DNS server answers with addresses that programs without SIP can use.",
+        "Let hosts ask it: their /etc/resolv.conf names it.",
     )
 
 

@@ -9,9 +9,9 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from isthmus.border.effect import Bind, Deregister, Ending, Register, Unbind
+from isthmus.border.effect import Bind, Deregister, Ending, Register, Remap, Unbind
 from isthmus.border.realm import Border
-from isthmus.border.verdict import Reason, Violation
+from isthmus.border.verdict import Miss, Reason, Violation
 from isthmus.daemon.clock import Clock
 from isthmus.daemon.config import Config
 from isthmus.daemon.messages import Message, log
@@ -19,15 +19,33 @@ from isthmus.daemon.offloop import off_loop
 from isthmus.errors import PlaneError
 from isthmus.plane import Programmable
 from isthmus.plane.link import Port
+from isthmus.plane.link.features import Features
+from isthmus.plane.link.neighbour import NativeSender
 from isthmus.plane.link.port import PuntPort
 from isthmus.plane.link.userspace import UserspacePlane
+from isthmus.plane.reference import ReferencePlane
+from isthmus.plane.reference.ways import Condition
 
 if TYPE_CHECKING:
     from isthmus.plane.kernel import KernelPlane
 
 DAY_SECONDS = 86400.0
+_NUMBERED = 1000
 LOOK_SECONDS = 1.0
 """How often to look whether an interface was made anew: it is another one then, and knows nothing of us."""
+
+
+def port_name(config: Config, realm: int) -> str:
+    """What the machine's end of a realm's port is called, by any daemon of this configuration."""
+    return _port_name(_name(config), realm)
+
+
+def _port_name(name: str, realm: int) -> str:
+    return f"{name}{realm if realm < _NUMBERED else 'h'}"
+
+
+def _name(config: Config) -> str:
+    return f"ist{hashlib.sha256(str(config.control_socket).encode()).hexdigest()[:8]}"
 
 
 class MachinePlane:
@@ -45,15 +63,18 @@ class MachinePlane:
     def __init__(self, config: Config, border: Border, clock: Clock) -> None:
         self._border = border
         self._clock = clock
-        self._name = f"ist{hashlib.sha256(str(config.control_socket).encode()).hexdigest()[:8]}"
+        self._name = _name(config)
+        self._taken = config.alias_pools
         self._pin = config.isthmus.run / "bpf" / config.isthmus.name
         self._fast: KernelPlane | None = None
-        self._watched: dict[int, Port] = {}
+        self._watched: dict[int, Port | NativeSender] = {}
+        self._features = Features()
         self._daily: asyncio.TimerHandle | None = None
         self._forgetting: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
         self._indexes: dict[str, int] = {}
         self._tell: Callable[[Iterable[Violation]], None] = lambda _violations: None
+        self._ask: Callable[[Miss], None] = lambda _miss: None
         self._open(config.isthmus.plane)
 
     @off_loop
@@ -68,7 +89,7 @@ class MachinePlane:
                     raise
                 reason = str(error)
         if self._fast is None:
-            self._slow = UserspacePlane.alone(self._border, self._name)
+            self._slow = UserspacePlane.alone(self._border, self._name, taken=self._taken)
         log(Message.PLANE_CHOSEN, plane=self.kind, because=reason)
 
     def _taken_over(self) -> str:
@@ -87,7 +108,12 @@ class MachinePlane:
                 port.close()
             raise
         self._slow = UserspacePlane(
-            self._border, ports, contacts=self._fast.contacts, paths=self._fast.paths, take_devices=False
+            self._border,
+            ports,
+            contacts=self._fast.contacts,
+            paths=self._fast.paths,
+            ring=self._fast.ring,
+            take_devices=False,
         )
 
     @property
@@ -96,12 +122,11 @@ class MachinePlane:
         return "reference" if self._fast is None else "kernel"
 
     def port_name(self, realm: int) -> str:
-        """What the machine's end of a realm's port is called; a host's leased realm alone has no interface."""
-        has_interface = self._border.realm(realm).interface is not None
-        return f"{self._name}{realm if has_interface else 'h'}"
+        """What the machine's end of a realm's port is called; that of a host's leased realm has a letter."""
+        return _port_name(self._name, realm)
 
     @off_loop
-    def reconcile(self, standing: Iterable[Register | Bind]) -> None:
+    def reconcile(self, standing: Iterable[Register | Bind | Remap]) -> None:
         """Let the plane hold this and nothing else; what it holds already is not disturbed."""
         standing = tuple(standing)
         if self._fast is not None:
@@ -140,7 +165,7 @@ class MachinePlane:
         else:
             log(Message.INTERFACE_ANEW, interfaces=anew)
 
-    def _stale(self, standing: Iterable[Register | Bind]) -> list[Unbind | Deregister]:
+    def _stale(self, standing: Iterable[Register | Bind | Remap]) -> list[Unbind | Deregister]:
         """What the slow path holds and should not."""
         table = self._slow.reference.table
         bound = {each.binding.key for each in standing if isinstance(each, Bind)}
@@ -150,14 +175,37 @@ class MachinePlane:
             *(Deregister(owner=owner, ending=Ending.REVOKED) for owner in sorted(table.registered - known)),
         ]
 
-    def start(self, tell: Callable[[Iterable[Violation]], None]) -> None:
-        """Begin to serve ports and to report violations from within the running event loop."""
+    def start(self, tell: Callable[[Iterable[Violation]], None], ask: Callable[[Miss], None] | None = None) -> None:
+        """Begin to serve ports from within the running event loop.
+
+        Args:
+            tell: Hears of violations.
+            ask: Hears of packets that wait for an address to be known; see ``process_again``.
+        """
         self._tell = tell
+        self._ask = ask or self._ask
+        self._without_offloads()
         if self._fast is not None:
             asyncio.get_running_loop().add_reader(self._fast.fileno(), self._report)
             self._forget_daily()
             self._follow_interfaces()
         self._watch()
+
+    @off_loop
+    def _without_offloads(self) -> None:
+        """Let whole packets come where they are translated: cards must not merge or leave checksums open (spec 2.7)."""
+        for realm in self._border.realms:
+            if realm.sip is not None and realm.interface is not None:
+                self._features.turn_off(realm.interface)
+
+    def process_again(self, miss: Miss) -> None:
+        """Decide anew about a packet that has waited; what it waited for has been applied."""
+        self._slow.process_again(miss, now=self._clock.now())
+        self._after()
+
+    def emit(self, realm: int, packet: bytes) -> None:
+        """Send an IPv4 packet of our own into a realm, by the machine's routes."""
+        self._slow.emit(realm, packet)
 
     def _forget_daily(self) -> None:
         """Let the fast path drop peers that were contacted long ago: its epochs come round after three days."""
@@ -177,18 +225,36 @@ class MachinePlane:
                 self._watched[descriptor] = port
                 loop.add_reader(descriptor, self._serve, port)
 
-    def _serve(self, port: Port) -> None:
+    def _serve(self, port: Port | NativeSender) -> None:
         self._slow.service(port, now=self._clock.now())
+        self._after()
+
+    def _after(self) -> None:
+        """What may follow from packets: others to wait on, smaller ways, questions, violations."""
+        if len(self._slow.ports()) != len(self._watched):
+            self._watch()
         self._narrow()
+        for miss in self._slow.misses():
+            self._ask(miss)
         self._report()
 
     def _narrow(self) -> None:
         """Let the fast path know what errors from within tunnels have taught the slow one, as long as that knows it."""
         self._hand_on()
-        expires_at = self._slow.reference.memory.path_mtus.expires_at
-        if expires_at is not None and self._forgetting is None:
+        if self._forgetting is not None:
+            return
+        expires_at = self._forgets_at()
+        if expires_at is not None:
             delay = max(expires_at - self._clock.now(), 0.0)
             self._forgetting = asyncio.get_running_loop().call_later(delay, self._forget)
+
+    def _forgets_at(self) -> float | None:
+        """When the next thing that is known of a way is forgotten."""
+        now = self._clock.now()
+        known = [self._slow.reference.memory.path_mtus.expires_at]
+        for _way, each in self._slow.reference.ways(now=now):
+            known += [at for at in (each.mtu_until, each.down_until, each.hops_until) if at > now]
+        return min((at for at in known if at is not None), default=None)
 
     def _forget(self) -> None:
         self._forgetting = None
@@ -200,6 +266,12 @@ class MachinePlane:
                 self._fast.limit(way, octets)
             if octets is not None:
                 log(Message.WAY_NARROW, local=str(way.local), remote=str(way.remote), octets=octets)
+        for way, each in self._slow.reference.way_changes(now=self._clock.now()):
+            found = each or Condition()
+            if self._fast is not None:
+                self._fast.condition(way, each)
+            if found.down is not None:
+                log(Message.WAY_DOWN, local=str(way.local), remote=str(way.remote), reporter=str(found.down))
 
     def _report(self) -> None:
         seen = self.events()
@@ -220,6 +292,11 @@ class MachinePlane:
             self._fast.apply(effects)
         self._slow.apply(effects)
         self._hand_on()
+
+    @property
+    def reference(self) -> ReferencePlane:
+        """The plane that decides what the fast path does not."""
+        return self._slow.reference
 
     def counters(self) -> Mapping[Reason, int]:
         """Packets by reason; what the fast path punted is counted by what became of it, too."""
@@ -250,6 +327,7 @@ class MachinePlane:
         elif self._fast is not None:
             self._fast.close()
         self._slow.close()
+        self._features.restore()
 
     def _unwatch(self) -> None:
         try:

@@ -32,7 +32,7 @@ def lease_row(held: Held) -> dict[str, Any]:
         "identity": next((f"{each.values.pairs[0][0]:016x}" for each in identities), None),
         "admits": ports.remote.admit.name.lower(),
         "method": lease.method.name,
-        "tunnel": binding.crossing.kind.name,
+        "tunnel": binding.tunnel.kind.name,
         "granted_at": lease.granted_at,
         "expires_at": lease.expires_at,
     }

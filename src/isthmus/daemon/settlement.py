@@ -24,6 +24,7 @@ from isthmus.daemon.ephemeral import MachinePorts
 from isthmus.daemon.hostlink import interface_mtu
 from isthmus.daemon.leased import LeasedAddresses
 from isthmus.daemon.planes import MachinePlane
+from isthmus.daemon.shared_plane import MakePlane
 from isthmus.daemon.want import Want, binding_of
 from isthmus.rsip.events import Assigned, Extended
 
@@ -60,12 +61,15 @@ class Settlement:
         clock: Seconds since 1970.
         near: Number of the realm that the gateway is in.
         here: Our address there.
+        planes: Makes the plane.
 
     Raises:
         PlaneError: no plane can be had.
     """
 
-    def __init__(self, config: Config, clock: Clock, *, near: int, here: Address) -> None:
+    def __init__(
+        self, config: Config, clock: Clock, *, near: int, here: Address, planes: MakePlane = MachinePlane
+    ) -> None:
         assert config.host is not None
         self._section = config.host
         self._clock = clock
@@ -76,7 +80,7 @@ class Settlement:
         if self._section.tunnels == "native":
             self._carrier = NativeCarrier()
         else:
-            self._carrier = PlaneCarrier(MachinePlane(config, border(config, near, here), clock))
+            self._carrier = PlaneCarrier(planes(config, border(config, near, here), clock))
         self._addresses = LeasedAddresses(self._carrier)
         self._ports = MachinePorts(config.isthmus.run / f"{config.isthmus.name}.ports")
         self._owners: dict[Owner, int] = {}

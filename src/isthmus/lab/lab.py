@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -76,6 +77,7 @@ class Lab:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.record = Record(network.name, os.getpid(), started_at(os.getpid()))
+        self._recording = threading.Lock()
         self.nodes = {
             plan.name: Node(plan.name, network.namespace(plan.name), self.record.directory / plan.name, self._started)
             for plan in network.nodes
@@ -86,8 +88,10 @@ class Lab:
         return self.nodes[node]
 
     def _started(self, daemon: Daemon) -> None:
-        self.record.processes.append((daemon.pid, started_at(daemon.pid)))
-        self.record.write()
+        # Machines may be started at the same time.
+        with self._recording:
+            self.record.processes.append((daemon.pid, started_at(daemon.pid)))
+            self.record.write()
 
     def build(self) -> None:
         """Make the network, over what a killed lab of the same name has left.

@@ -109,6 +109,8 @@ _PROGRAMS = {
     "openssh-client": "scp",
     "bind9-dnsutils": "dig",
     "dnsmasq-base": "dnsmasq",
+    "knot": "knotd",
+    "bird2": "bird",
     "nftables": "nft",
     "iputils-ping": "ping",
     "iputils-arping": "arping",

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A small server for the lab: pages over HTTP, echoes over UDP, and a log of who asked.
 
-``python -m isthmus.lab.web LOG [::]`` serves port 80 and UDP port 7 of its namespace; with ``::`` port 80 is
+``python -m isthmus.lab.web LOG [::]`` serves port 80 and UDP port 7 of its namespace; with ``::`` both are
 served over IPv6 as well. ``/`` is a page that tells who the server saw; ``/octets/N`` is N octets; what is
 posted is answered with its length and SHA-256. Each request is one JSON line in LOG.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import socket
@@ -98,19 +99,21 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _echo(path: Path) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as echo:
-        echo.bind(("", ECHO_PORT))
+def _echo(path: Path, address: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as echo:
+        echo.bind((address, ECHO_PORT))
         while True:
-            octets, (peer, port) = echo.recvfrom(65535)
-            note(path, kind="udp", peer=peer, port=port, path=f"{len(octets)} octets")
-            echo.sendto(octets, (peer, port))
+            octets, where = echo.recvfrom(65535)
+            peer = where[0].removeprefix("::ffff:")
+            note(path, kind="udp", peer=peer, port=where[1], path=f"{len(octets)} octets")
+            with contextlib.suppress(OSError):
+                echo.sendto(octets, where)
 
 
 def serve(path: Path, address: str = "") -> None:
     """Serve until the process is ended; at ``::`` over IPv6 and IPv4."""
     _Handler.log_path = path
-    threading.Thread(target=_echo, args=(path,), daemon=True).start()
+    threading.Thread(target=_echo, args=(path, address), daemon=True).start()
     server = (_DualServer if ":" in address else _Server)((address, HTTP_PORT), _Handler)
     sys.stdout.write("ready\n")
     sys.stdout.flush()

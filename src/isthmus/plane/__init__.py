@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Unbind
+from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Remap, Unbind
 from isthmus.border.verdict import Reason, Violation
 
-Programmable = Register | Deregister | Bind | Extend | Prolong | Unbind
+Programmable = Register | Deregister | Bind | Extend | Prolong | Unbind | Remap
 """The effects that a plane understands."""
 
 

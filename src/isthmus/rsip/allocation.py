@@ -275,7 +275,7 @@ class Allocator:
             return taken, taken, kinds[0], ()
         # Silent: RFC 3103 §9.16 does not say what LISTEN means for ports that its host holds already. "In use" is
         # about others, so it is a binding of its own that shares them; they go back when it ends (``lending``).
-        tunnels = {held.binding.crossing.kind for held, _ in own}
+        tunnels = {held.binding.tunnel.kind for held, _ in own}
         if len(tunnels) > 1 or not tunnels <= set(kinds):
             raise RemoteProtocolError(ErrorCode.BAD_TUNNEL_TYPE, "the ports are held in another tunnel type")
         if not all(can_lend(held.binding, limit.remote) for held, _ in own):

@@ -182,7 +182,7 @@ class Ledger:
                 below = self._row(sql.HOLDER, (*place, kind, last))
                 if below is not None and below[0] >= first:
                     raise Conflict(str(selector))
-        tunnel = binding.crossing
+        tunnel = binding.tunnel
         ends = (tunnel.local.octets, tunnel.remote.octets)
         way = (tunnel.kind, tunnel.mtu, tunnel.checksum)
         self._execute(sql.BIND, (number, tunnel.realm, *ends, *way, binding.device))

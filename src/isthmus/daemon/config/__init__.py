@@ -2,8 +2,9 @@
 """Configuration: one TOML file to frozen values; every error names file, key and reason.
 
 A file names realms and their interfaces, and the roles that this machine plays among
-them: ``[gateway]`` leases, ``[host]`` holds leases. Nothing is changed on the machine
-before the whole file has been read and understood.
+them: ``[gateway]`` leases, ``[host]`` holds leases, ``[border]`` is an IPAE border router,
+``[node]`` a host that speaks SIP. Nothing is changed on the machine before the whole file has
+been read and understood.
 """
 
 from __future__ import annotations
@@ -15,6 +16,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from isthmus.border.binding import Owner
+from isthmus.border.selector import Selector
+from isthmus.daemon.config.border import (
+    AliasSection,
+    BorderSection,
+    DnsSection,
+    MappingSection,
+    RouteSection,
+    RulesSection,
+    Site,
+    ViaSection,
+    check_routes,
+)
 from isthmus.daemon.config.fields import Interface, Name, Section, address, prefix
 from isthmus.daemon.config.gateway import (
     ClientSection,
@@ -28,20 +41,31 @@ from isthmus.daemon.config.gateway import (
     check_gateway,
 )
 from isthmus.daemon.config.host import HostLeaseSection, HostSection
+from isthmus.daemon.config.learn import LearnSection
+from isthmus.daemon.config.node import NodeSection
 from isthmus.errors import ConfigError
 
 __all__ = [
+    "AliasSection",
+    "BorderSection",
     "ClientSection",
     "Config",
+    "DnsSection",
     "GatewaySection",
     "HostLeaseSection",
     "HostSection",
+    "LearnSection",
     "LeaseSection",
+    "MappingSection",
     "MulticastSection",
     "NatSection",
+    "NodeSection",
     "PoolSection",
     "QuerySection",
     "QuotaSection",
+    "RouteSection",
+    "RulesSection",
+    "ViaSection",
     "address",
     "gateway_owner",
     "load",
@@ -70,6 +94,8 @@ class RealmSection(Section):
 
     name: Name
     interface: Interface
+    site: Site | None = None
+    "The SIP site whose IPv4 it is (seed IPAE 4.1), like 1.213.77.5: its IPv4-only hosts are known under it."
 
 
 class EndpointSection(Section):
@@ -90,6 +116,27 @@ class Config(Section):
     gateway: GatewaySection | None = None
     host: HostSection | None = None
     endpoint: EndpointSection | None = None
+    border: BorderSection | None = None
+    node: NodeSection | None = None
+
+    @property
+    def sip_number(self) -> int:
+        """The number of the SIP realm, which has no interface of its own: it comes after those of the file."""
+        return len(self.realm) + 1
+
+    @property
+    def sockets_number(self) -> int:
+        """The number of the realm of a node's programs."""
+        return len(self.realm) + 2
+
+    @property
+    def alias_pools(self) -> tuple[Selector, ...]:
+        """Where aliases are given, of all realms: their packets come to the plane, whether or not anybody has them."""
+        found: list[tuple[int, AliasSection]] = []
+        if self.border is not None and self.border.alias is not None:
+            sites = [number for number, realm in enumerate(self.realm, 1) if realm.site is not None]
+            found += [(number, self.border.alias) for number in sites]
+        return tuple(Selector(realm=number, local=prefix(pool)) for number, each in found for pool in each.pools)
 
     def realm_number(self, name: str) -> int:
         """The number that a realm has in every table: its place in the file, from 1."""
@@ -137,11 +184,12 @@ def parse(data: dict[str, Any], name: str) -> Config:
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         raise ConfigError(name, key=_dotted(first["loc"]), reason=_sentence(first)) from error
     _check_realms(config, name)
-    if config.gateway is None and config.host is None and config.endpoint is None:
-        reason = "has neither [gateway] nor [host] nor [endpoint]: there is nothing to do"
+    if not any((config.gateway, config.host, config.endpoint, config.border, config.node)):
+        reason = "has neither [gateway] nor [host] nor [endpoint] nor [border] nor [node]: there is nothing to do"
         raise ConfigError(name, key="", reason=reason)
     if config.gateway is not None:
         check_gateway(config.gateway, name)
+    check_ipae(config, name)
     return config
 
 
@@ -194,6 +242,64 @@ def _check_realms(config: Config, name: str) -> None:
             raise ConfigError(
                 name, key=key, reason=f"{realm!r} is no [[realm]] of this file, which has {', '.join(names)}"
             )
+
+
+def check_ipae(config: Config, name: str) -> None:
+    """Check what ``[border]`` and ``[node]`` say about realms.
+
+    Raises:
+        ConfigError: a realm that is not there, or two roles that exclude each other.
+    """
+    names = [each.name for each in config.realm]
+    if config.border is not None and config.node is not None:
+        raise ConfigError(name, key="node", reason="a [border] speaks SIP itself: write routes there, or leave it out")
+    if config.endpoint is not None and (config.border is not None or config.node is not None):
+        raise ConfigError(name, key="endpoint", reason="goes with neither [border] nor [node]")
+    has_sip = config.border is not None or config.node is not None
+    if has_sip and config.host is not None and config.host.seeks is not None:
+        reason = "is required beside [border] and [node]: all roles have one plane from the start"
+        raise ConfigError(name, key="host.gateway", reason=reason)
+    wanted: list[tuple[str, str]] = []
+    for section, routes in (
+        ("border", getattr(config.border, "route", ())),
+        ("node", getattr(config.node, "route", ())),
+    ):
+        for at, route in enumerate(routes):
+            named = {key: getattr(route.via, key) for key in ("realm", "native", "translate")}
+            wanted += [(f"{section}.route[{at}].via.{key}", realm) for key, realm in named.items() if realm is not None]
+    if config.border is not None and config.border.learn is not None:
+        wanted += [(f"border.learn.ipae[{at}]", realm) for at, realm in enumerate(config.border.learn.ipae)]
+    if config.node is not None:
+        wanted.append(("node.near", config.node.near))
+        if config.node.device in [each.interface for each in config.realm] and config.host is None:
+            raise ConfigError(name, key="node.device", reason=f"{config.node.device!r} is the interface of a [[realm]]")
+    for key, realm in wanted:
+        if realm not in names:
+            reason = f"{realm!r} is no [[realm]] of this file, which has {', '.join(names)}"
+            raise ConfigError(name, key=key, reason=reason)
+    _check_sites(config, name)
+    for section, each in (("border", config.border), ("node", config.node)):
+        if each is not None:
+            sites = [realm.site for realm in config.realm if realm.site is not None]
+            check_routes(each.route, f"{name}", section, config.realm_number, scope=each.scope, sites=sites)
+
+
+def _check_sites(config: Config, name: str) -> None:
+    seen = [each.name for each in config.realm if each.site is not None]
+    for at, each in enumerate(config.realm):
+        if each.site is not None and config.border is None and config.node is None:
+            raise ConfigError(name, key=f"realm[{at}].site", reason="needs [border] or [node]")
+    border = config.border
+    if border is not None and border.mapping is not None and border.mapping.realm not in (None, *seen):
+        reason = f"{border.mapping.realm!r} is no [[realm]] with a site"
+        raise ConfigError(name, key="border.mapping.realm", reason=reason)
+    needs_site = border is not None and (border.mapping or border.alias or border.hosts or border.dns)
+    if needs_site and not seen:
+        raise ConfigError(
+            name, key="border", reason="mapping, alias, hosts and dns serve a site: give a [[realm]] its site"
+        )
+    if border is not None and border.foreign == "alias" and border.alias is None:
+        raise ConfigError(name, key="border.foreign", reason='"alias" needs [border.alias]')
 
 
 def gateway_owner(config: Config) -> Owner:

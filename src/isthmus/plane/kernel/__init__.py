@@ -9,9 +9,11 @@ module          holds
 ``index``       bindings as entries and slice words
 ``contact``     peers that were written to, in the program's own memory
 ``path``        who sent what in ESP and AH, likewise
+``ring``        what was sent as IPAE datagrams, likewise
+``mapping``     IPAE's mapping tables, in memory shared with the program
 ``number``      first slices, endpoint numbers, owners' tags
 ``maps``        values of the model as octets, by layout
-``pinned``      the program and its maps: loaded, pinned, adopted
+``pinned``      the programs and their maps: loaded, pinned, adopted
 ``trace``       events of the program as violations
 ``attach``      filters at interfaces; netlink
 ``btf``         layouts and enums out of the object

@@ -18,10 +18,11 @@ from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
-from isthmus.address import Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import Binding, BindingKey, Owner
-from isthmus.border.crossing import Tunnel, Way
-from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Unbind
+from isthmus.border.crossing import Translate, Tunnel, Way
+from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Remap, Unbind
+from isthmus.border.mapping import Mapping as MappingTable
 from isthmus.border.realm import Border
 from isthmus.border.selector import Kind
 from isthmus.errors import PlaneError
@@ -36,10 +37,13 @@ MOST_BLOCKS = 1 << 12
 Change = tuple[str, bytes, bytes | None]
 "Map, key, value (None: remove)."
 
-TABLES = ("meant", "tunnel_ends", "endpoints", "owners", "holdings", "addresses", "by_demux", "by_spi", "by_prefix")
+TABLES = (
+    *("meant", "tunnel_ends", "sip_ends", "nodes", "sites", "sip_realms", "endpoints", "owners", "holdings"),
+    *("addresses", "by_demux", "by_spi", "by_image", "by_prefix"),
+)
 """Maps that an image fills, records first; beside them the words of ``slices``."""
 
-ARRAYS = ("meant", "endpoints")
+ARRAYS = ("meant", "sip_realms", "endpoints")
 """Those of them whose entries are zero rather than not there."""
 
 
@@ -55,23 +59,31 @@ class Image:
         numbers: Numbers,
         owners: Owners,
         device: Callable[[str], int],
+        mapping: Callable[[int, MappingTable], int],
         narrow: Mapping[Way, int] | None = None,
     ) -> None:
         """Begin with what the border says.
 
         Args:
-            border: Realms, tunnel ends and claims.
+            border: Realms, tunnel ends, claims and nodes.
             codec: Writes keys and values.
             slots: Room for slices.
             numbers: Endpoint numbers.
             owners: Owners' tags.
             device: Gives the interface index of a device.
+            mapping: Puts the mapping of a realm where the program finds it, and gives its number there.
             narrow: What ``limit`` has been told.
         """
         self.tables: dict[str, dict[bytes, bytes]] = {name: {} for name in TABLES}
         self.words = array("Q", bytes(8 * slots.words))
         self._changes: list[Change] = []
         self._codec, self._numbers, self._owners, self._device = codec, numbers, owners, device
+        self._realms, self._mapping = {realm.number: realm for realm in border.realms}, mapping
+        self._mapped: dict[int, tuple[int, int]] = {}
+        "By realm: the number of its mapping, and the SIP realm that this leads into."
+        self._translating: Counter[int] = Counter()
+        self._images: dict[bytes, dict[BindingKey, bytes]] = {}
+        "By key of ``by_image``: which bindings lead there, and by which selectors. The first counts."
         self._counted = (slots, numbers, owners)
         self._holdings: Counter[bytes] = Counter()
         self._held: dict[BindingKey, tuple[Held, bytes]] = {}
@@ -83,8 +95,12 @@ class Image:
         self._tagged: dict[int, Owner] = {}
         self._index = Index(border, codec, slots, entry=self.entry, word=self.word, meant=self.meant)
         for end in border.tunnel_ends:
-            value = codec.tunnel_end(end.leads_to, border.realm(end.leads_to).end)
-            self.entry("tunnel_ends", codec.place(end.realm, end.address), value)
+            realm = border.realm(end.leads_to)
+            if realm.family is not Family.SIP:
+                place = codec.place(end.realm, end.address)
+                self.entry("tunnel_ends", place, codec.tunnel_end(end.leads_to, realm.end))
+        if is_ipae(border):
+            self._begin_ipae(border)
 
     def get(self, key: BindingKey) -> Binding | None:
         """A binding that is there."""
@@ -157,6 +173,8 @@ class Image:
                 pass
             case Unbind():
                 self._unbind(effect)
+            case Remap():
+                self._remap(effect)
             case _:
                 assert_never(effect)
 
@@ -183,8 +201,7 @@ class Image:
         if refused is not None:
             raise PlaneError(f"{refused} is already held")
         before = self._held.get(key)
-        endpoint = self._enter(binding)
-        tag = self._owners.tag(self._codec.place(key.owner.realm, key.owner.address))
+        endpoint, tag = self._enter(binding)
         self._held[key] = Held(binding, self._numbers[endpoint], effect.lease.expires_at, tag), endpoint
         self._index.replace(before and before[0], self._held[key][0])
         if before is not None:
@@ -213,18 +230,94 @@ class Image:
 
     # --- records --------------------------------------------------------------------------
 
-    def _enter(self, binding: Binding) -> bytes:
-        """Write what the index will lead to; returns the endpoint's octets."""
+    def _begin_ipae(self, border: Border) -> None:
+        """Write what the border says of SIP realms, and which IPv4 addresses are ours, not somebody's in SIP."""
+        codec, ends = self._codec, border.tunnel_ends
+        ours = {(end.realm, end.address): 0 for end in ends if end.address.family is Family.IPV4}
+        for realm in border.realms:
+            self._show_realm(realm.number)
+            if realm.site is not None:
+                self.entry("sites", codec.upper(realm.site.address.upper), codec.upper(realm.number))
+                for node in border.nodes:
+                    if node.address.site == realm.site:
+                        ours[realm.number, node.address.low] = 0
+        for end in ends:
+            if border.realm(end.leads_to).family is Family.SIP:
+                ours[end.realm, end.address] = end.leads_to
+        for (number, address), leads_to in ours.items():
+            self.entry("sip_ends", codec.place(number, address), codec.upper(leads_to))
+        for node in border.nodes:
+            self.entry("nodes", codec.place(node.realm, node.address), codec.number(1))
+
+    def _show_realm(self, number: int) -> None:
+        mapping, mapped_to = self._mapped.get(number, (0, 0))
+        translates = self._translating[number] > 0
+        value = self._codec.sip_realm(self._realms[number], mapping=mapping, mapped_to=mapped_to, translates=translates)
+        self.entry("sip_realms", self._codec.realm_key(number), value)
+
+    def _remap(self, effect: Remap) -> None:
+        self._mapped[effect.realm] = self._mapping(effect.realm, effect.mapping), effect.sip
+        self._show_realm(effect.realm)
+
+    def _enter_crossing(self, binding: Binding) -> tuple[bytes, int]:
+        """The same as ``_enter`` of a binding that is nobody's lease: no owner, but perhaps an image."""
+        crossing, selector = binding.crossing, binding.selectors[0]
+        assert not isinstance(crossing, Tunnel)
+        endpoint = self._codec.crossing(crossing, 0 if binding.device is None else self._device(binding.device))
+        self.entry("endpoints", self._codec.number(self._numbers.take(endpoint)), endpoint)
+        if isinstance(crossing, Translate):
+            key = self._codec.image_key(selector.realm, crossing.realm, _reached(crossing.image, selector.local))
+            images = self._images.setdefault(key, {})
+            images.pop(binding.key, None)
+            images[binding.key] = self._codec.known(selector.local)
+            self.entry("by_image", key, next(iter(images.values())))
+            self._translating[selector.realm] += 1
+            self._show_realm(selector.realm)
+        return endpoint, 0
+
+    def _leave_crossing(self, binding: Binding, endpoint: bytes) -> None:
+        crossing, selector = binding.crossing, binding.selectors[0]
+        if isinstance(crossing, Translate):
+            self._translating[selector.realm] -= 1
+            self._show_realm(selector.realm)
+        if isinstance(crossing, Translate) and not self._leads_there(binding):
+            key = self._codec.image_key(selector.realm, crossing.realm, _reached(crossing.image, selector.local))
+            images = self._images[key]
+            del images[binding.key]
+            self.entry("by_image", key, next(iter(images.values()), None))
+            if not images:
+                del self._images[key]
+        number = self._numbers.give(endpoint)
+        if number:
+            self.entry("endpoints", self._codec.number(number), None)
+
+    def _leads_there(self, gone: Binding) -> bool:
+        """Whether the binding that has replaced one is known by the same image."""
+        now = self.get(gone.key)
+        if now is None or now.realm != gone.realm:
+            return False
+        here, there = now.crossing, gone.crossing
+        return (
+            isinstance(here, Translate)
+            and isinstance(there, Translate)
+            and (here.realm, here.image) == (there.realm, there.image)
+            and now.selectors[0].local == gone.selectors[0].local
+        )
+
+    def _enter(self, binding: Binding) -> tuple[bytes, int]:
+        """Write what the index will lead to; returns the endpoint's octets and the tag of its owner."""
+        if not isinstance(binding.crossing, Tunnel):
+            return self._enter_crossing(binding)
         owner = self._codec.place(binding.key.owner.realm, binding.key.owner.address)
         device = 0 if binding.device is None else self._device(binding.device)
         tag = self._owners.hold(owner)
-        endpoint = self._codec.endpoint(binding.crossing, tag, device)
+        endpoint = self._codec.endpoint(binding.tunnel, tag, device)
         try:
             self._numbers.take(endpoint)
         except PlaneError:
             self._owners.release(owner)
             raise
-        tunnel, whose = binding.crossing, binding.key.owner
+        tunnel, whose = binding.tunnel, binding.key.owner
         here = (tunnel.realm, tunnel.remote) == (whose.realm, whose.address)
         self._ways.setdefault(tunnel.way, {})[endpoint] = whose
         self._endpoints.setdefault(owner, {})[endpoint] = tunnel, here
@@ -233,10 +326,13 @@ class Image:
             key = self._codec.holding_key(tag, selector.realm, selector.local)
             self._holdings[key] += 1
             self.entry("holdings", key, self._codec.number(1))
-        return endpoint
+        return endpoint, tag
 
     def _leave(self, binding: Binding, endpoint: bytes) -> None:
         """Take away what the index no longer leads to."""
+        if not isinstance(binding.crossing, Tunnel):
+            self._leave_crossing(binding, endpoint)
+            return
         owner = self._codec.place(binding.key.owner.realm, binding.key.owner.address)
         for selector in binding.selectors:
             key = self._codec.holding_key(self._owners.tag(owner), selector.realm, selector.local)
@@ -247,7 +343,7 @@ class Image:
         number = self._numbers.give(endpoint)
         if number:
             self.entry("endpoints", self._codec.number(number), None)
-            way = binding.crossing.way
+            way = binding.tunnel.way
             del self._ways[way][endpoint]
             if not self._ways[way]:
                 del self._ways[way]
@@ -276,8 +372,24 @@ class Image:
         self.entry("owners", place, value)
 
 
+def _reached(image: Prefix, selector: Prefix) -> Prefix:
+    """What the addresses of a selector become: like the image, then like the selector as far as that is kept."""
+    bits = image.family.bits
+    kept = (1 << (bits - image.length)) - 1
+    length = max(image.length, bits - (selector.family.bits - selector.length))
+    number = image.address.number | (selector.address.number & kept)
+    return Prefix(Address(image.family, number >> (bits - length) << (bits - length)), length)
+
+
+def is_ipae(border: Border) -> bool:
+    """Whether there is anything for IPAE to do at a border: a realm of SIP."""
+    return any(realm.family is Family.SIP for realm in border.realms)
+
+
 def _check(binding: Binding) -> None:
     """Refuse what the maps cannot hold."""
+    if not isinstance(binding.crossing, Tunnel) and (len(binding.selectors) > 1 or binding.selectors[0].kind):
+        raise PlaneError(f"binding {binding.key} selects by more than a prefix, which IPAE does not")
     for selector in binding.selectors:
         if selector.kind is Kind.SPI and sum(1 for _ in islice(blocks(selector.values), MOST_BLOCKS + 1)) > MOST_BLOCKS:
             raise PlaneError(f"binding {binding.key} holds SPIs in more than {MOST_BLOCKS} aligned blocks")

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import Binding, BindingKey
+from isthmus.border.crossing import Tunnel
 from isthmus.border.ranges import Ranges, merge
 from isthmus.border.realm import Border, End
 from isthmus.border.selector import Kind, Selector
@@ -51,7 +52,8 @@ class Held:
 
     def standing(self, selector: Selector) -> Standing:
         """What the index says about one of its selectors."""
-        return Standing(self.endpoint, self.expires_at, selector.remote)
+        route = not isinstance(self.binding.crossing, Tunnel)
+        return Standing(self.endpoint, self.expires_at, selector.remote, route=route)
 
 
 _Whose = tuple[Held, Standing]
@@ -320,7 +322,8 @@ class Index:
         if standing is not None:
             claimed = any(claim.covers(local) for claim in claims)
             value = self._codec.binding(standing, local.family, claimed=claimed)
-            self._meant(local)
+            if claimed or not standing.route:
+                self._meant(local)
         self._entry("by_prefix", self._codec.prefix_key(realm, local), value)
 
     def _around(self, realm: int, local: Prefix) -> Standing:

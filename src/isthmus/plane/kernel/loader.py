@@ -24,6 +24,8 @@ from isthmus.errors import PlaneError, Unsupported
 _LOG_OCTETS = 1 << 20
 _ENOTSUPP = 524
 _BATCH = 4096
+_ARRAY, _MMAPABLE, _INNER_MAP = 2, 1 << 10, 1 << 12
+"BPF_MAP_TYPE_ARRAY and flags of it (linux/bpf.h)."
 _VERIFIED_AT = 216
 "Offset of verified_insns in ``struct bpf_prog_info``."
 _LOG_LINES = 12
@@ -44,6 +46,17 @@ class _OpenOptions(ctypes.Structure):
         ("kernel_log_buf", c_char_p),
         ("kernel_log_size", c_size_t),
         ("kernel_log_level", c_uint32),
+    )
+
+
+class _MapOptions(ctypes.Structure):
+    """``struct bpf_map_create_opts``, as far as we set it."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("btf", c_uint32 * 4),
+        ("inner_map_fd", c_uint32),
+        ("map_flags", c_uint32),
     )
 
 
@@ -96,6 +109,8 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_map__reuse_fd": (c_int, (c_void_p, c_int)),
     "bpf_map__set_max_entries": (c_int, (c_void_p, c_uint32)),
     "bpf_program__fd": (c_int, (c_void_p,)),
+    "bpf_map_create": (c_int, (c_uint32, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p)),
+    "bpf_map_get_fd_by_id": (c_int, (c_uint32,)),
     "bpf_obj_pin": (c_int, (c_int, c_char_p)),
     "bpf_obj_get": (c_int, (c_char_p,)),
     "bpf_obj_get_info_by_fd": (c_int, (c_int, c_void_p, c_void_p)),
@@ -179,6 +194,23 @@ class Map:
     def pinned(cls, path: Path) -> Self:
         """Open a map that is pinned."""
         return cls(path.name, _get(path))
+
+    @classmethod
+    def array(cls, name: str, *, octets: int, entries: int) -> Self:
+        """Make an array that can be mapped, to be one of an array of maps."""
+        options = _MapOptions(sz=ctypes.sizeof(_MapOptions), map_flags=_MMAPABLE | _INNER_MAP)
+        fd = int(_libbpf().bpf_map_create(_ARRAY, name.encode(), 4, octets, entries, ctypes.byref(options)))
+        if fd < 0:
+            raise _refused(f"map {name} of {entries} times {octets} octets", fd)
+        return cls(name, fd)
+
+    @classmethod
+    def numbered(cls, name: str, number: int) -> Self:
+        """Open a map by the number that an array of maps shows of it."""
+        fd = int(_libbpf().bpf_map_get_fd_by_id(number))
+        if fd < 0:
+            raise _refused(f"map {name}", fd)
+        return cls(name, fd)
 
     def pin(self, path: Path) -> None:
         """Make it outlive this process."""
@@ -367,7 +399,15 @@ class Object:
             raise _refused(f"reuse of map {existing.name}", status)
 
     def load(self, program: str) -> tuple[Program, dict[str, Map]]:
+        """Load everything, of an object with one program; as ``load_all``."""
+        programs, maps = self.load_all(program)
+        return programs[program], maps
+
+    def load_all(self, *names: str) -> tuple[dict[str, Program], dict[str, Map]]:
         """Load everything; the object itself is closed.
+
+        Args:
+            names: The programs that are wanted.
 
         Raises:
             Unsupported: the verifier refused it, or the process may not.
@@ -377,12 +417,14 @@ class Object:
             if status:
                 words = "\n".join(self._log.value.decode(errors="replace").strip().splitlines()[-_LOG_LINES:])
                 raise _refused(f"object {self._name}", status, words)
-            found = _libbpf().bpf_object__find_program_by_name(self._handle, program.encode())
-            if not found:
-                raise PlaneError(f"object {self._name} has no program {program}")
-            fd = os.dup(_libbpf().bpf_program__fd(found))
+            programs: dict[str, Program] = {}
+            for name in names:
+                found = _libbpf().bpf_object__find_program_by_name(self._handle, name.encode())
+                if not found:
+                    raise PlaneError(f"object {self._name} has no program {name}")
+                programs[name] = Program(os.dup(_libbpf().bpf_program__fd(found)))
             maps = {name: Map(name, os.dup(_libbpf().bpf_map__fd(each))) for name, each in self._maps.items()}
-            return Program(fd), maps
+            return programs, maps
         finally:
             self.close()
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import FOREVER
-from isthmus.border.crossing import Tunnel
-from isthmus.border.realm import End
+from isthmus.border.crossing import Encapsulation, Native, Translate, Tunnel, Way
+from isthmus.border.realm import End, Realm
+from isthmus.border.rules import Df0, IcmpPseudo, Rules
 from isthmus.border.selector import Admit, Remote
 from isthmus.plane.kernel.btf import Types
+from isthmus.plane.reference.ways import Condition
 
 STRUCTS = (
     "place",
@@ -38,6 +40,14 @@ STRUCTS = (
     "bucket",
     "event",
     "limit",
+    "sip_realm",
+    "image_key",
+    "known",
+    "words",
+    "rules",
+    "way_key",
+    "way",
+    "slot",
     "about",
 )
 """What user space and program must agree about."""
@@ -64,6 +74,8 @@ class Standing:
     remote: Remote = Remote()
     ask: bool = False
     "Whether only the reference plane knows, for each peer."
+    route: bool = False
+    "Whether it is nobody's lease, but how IPAE goes on."
 
 
 NOBODY = Standing(0, 0.0)
@@ -95,6 +107,9 @@ class Codec:
         self._address = types.enum("address_flag")
         self._interface = types.enum("interface_flag")
         self._endpoint = types.enum("endpoint_flag")
+        self._crossing = types.enum("crossing_kind")
+        self._rule = types.enum("rule")
+        self._realm = types.enum("realm_flag")
         self.holder = types.enum("index_kind")["HOLDER"]
         "The kind under which ``by_demux`` says by whose right ESP and AH are sent."
 
@@ -160,9 +175,10 @@ class Codec:
             values[f"{name}_address"], values[name] = nothing if found is None else (found[0].key_octets, found[1])
         return self._record["interface"].replace(interface, **values)
 
-    def realm(self, number: int, interface: int, punt: int, mtu: int) -> bytes:
+    def realm(self, number: int, interface: int, punt: int, mtu: int, *, ipae: bool) -> bytes:
         """What ``realms`` holds."""
-        return self._record["realm"].pack(number=number, interface=interface, punt=punt, mtu=mtu)
+        flags = self._realm["REALM_IPAE"] if ipae else 0
+        return self._record["realm"].pack(number=number, interface=interface, punt=punt, mtu=mtu, flags=flags)
 
     def port_of(self, realm: bytes) -> int:
         """The interface index of the port in what ``realms`` holds."""
@@ -195,6 +211,102 @@ class Codec:
             made_for=tunnel.mtu,
         )
 
+    def crossing(self, crossing: Encapsulation | Native | Translate, device: int) -> bytes:
+        """What ``endpoints`` holds of how IPAE goes on."""
+        local: Address | None = None
+        remote: Address | None = None
+        more: dict[str, int] = {}
+        match crossing:
+            case Encapsulation():
+                kind, local, remote = "ENCAPSULATION", crossing.local, crossing.remote
+                more = {"mtu": min(crossing.mtu, 0xFFFF), "made_for": crossing.mtu}
+            case Native():
+                kind, remote = "NATIVE", crossing.neighbour
+            case Translate():
+                kind, local = "TRANSLATE", crossing.image.address
+                remote = None if crossing.compatible is None else crossing.compatible.address
+                more = {"family": int(crossing.image.family), "image": crossing.image.length}
+        flag = "ENDPOINT_COMPATIBLE" if isinstance(crossing, Translate) else "ENDPOINT_IMPLICIT"
+        return self._record["endpoint"].pack(
+            realm=crossing.realm,
+            device=device,
+            kind=self._crossing[kind],
+            flags=self._endpoint[flag] * ((remote is None) is (flag == "ENDPOINT_IMPLICIT")),
+            local=bytes(16) if local is None else local.key_octets,
+            remote=bytes(16) if remote is None else remote.key_octets,
+            **more,
+        )
+
+    def is_crossing(self, endpoint: bytes) -> bool:
+        """Whether that is what ``endpoints`` holds, and not a tunnel."""
+        return self._record["endpoint"].number(endpoint, "kind") in self._crossing.values()
+
+    def sip_realm(self, realm: Realm, *, mapping: int, mapped_to: int, translates: bool) -> bytes:
+        """What ``sip_realms`` holds.
+
+        Args:
+            realm: What the border says of it.
+            mapping: Number of its mapping; 0: it has none.
+            mapped_to: Number of the SIP realm that this leads into.
+            translates: Whether a binding leads from it into another realm by translation.
+        """
+        return self._record["sip_realm"].pack(
+            number=realm.number,
+            sip=realm.sip or 0,
+            site=0 if realm.site is None else realm.site.address.upper,
+            mapped_to=mapped_to,
+            mapping=mapping,
+            translates=int(translates),
+            family=int(realm.family),
+            unmapped=int(realm.unmapped),
+            foreign=int(realm.foreign),
+        )
+
+    def mapping_of(self, sip_realm: bytes) -> tuple[int, int]:
+        """Realm and number of its mapping in what ``sip_realms`` holds."""
+        record = self._record["sip_realm"]
+        return record.number(sip_realm, "number"), record.number(sip_realm, "mapping")
+
+    def upper(self, upper: int) -> bytes:
+        """The key of ``sites``, the value of it and of ``sip_ends``: 32 bits in network order."""
+        return upper.to_bytes(4, "big")
+
+    def image_key(self, realm: int, other: int, image: Prefix) -> bytes:
+        """The key of ``by_image``: who in ``realm`` is known by an image in ``other``, seen from ``realm``."""
+        place = self.place(other, image.address)
+        return self._record["image_key"].pack(length=2 * _REALM_BITS + image.length, realm=realm, image=place)
+
+    def known(self, selector: Prefix) -> bytes:
+        """What ``by_image`` holds."""
+        return self._record["known"].pack(
+            address=selector.address.key_octets, length=selector.length, family=int(selector.family)
+        )
+
+    def rules(self, rules: Rules) -> int:
+        """The flags in what ``rules`` holds."""
+        return (
+            self._rule["RULE_SLOW"]
+            * (rules.seed_order or rules.keep_tos or rules.probe_on_error or rules.df0 is Df0.FRAG576)
+            | self._rule["RULE_ICMP_SLOW"] * (rules.icmp_pseudo is not IcmpPseudo.IPAE)
+            | self._rule["RULE_FIT"] * (rules.df0 is Df0.FIT)
+            | self._rule["RULE_ACCEPT"] * bool(rules.accept_from)
+        )
+
+    def way_key(self, way: Way) -> bytes:
+        """The key of ``ways``; of a way between SIP addresses the destination, in two halves, is all that counts."""
+        if way.remote.family is Family.SIP:
+            upper, low = way.remote.upper, way.remote.low.number
+            return self._record["way_key"].pack(realm=way.realm, local=upper, remote=low)
+        return self._record["way_key"].pack(realm=way.realm, local=way.local.number, remote=way.remote.number)
+
+    def way(self, known: Condition) -> bytes:
+        """What ``ways`` holds."""
+        return self._record["way"].pack(mtu=known.mtu or 0, down=int(known.down is not None), hops=known.hops)
+
+    def time(self, second: int) -> float:
+        """A second of CLOCK_BOOTTIME as seconds since 1970."""
+        return second + self._offset
+
     def standing(self, endpoint: bytes, *, registered: bool, mtu: int) -> bytes:
         """What ``endpoints`` holds now.
 
@@ -209,6 +321,8 @@ class Codec:
 
     def plain(self, endpoint: bytes) -> bytes:
         """What ``endpoints`` would hold if its owner had not registered and its way carried what it was made for."""
+        if self.is_crossing(endpoint):
+            return endpoint
         record = self._record["endpoint"]
         flags = record.number(endpoint, "flags") & ~self._endpoint["ENDPOINT_REGISTERED"]
         return record.replace(endpoint, flags=flags, mtu=record.number(endpoint, "made_for"))
@@ -278,6 +392,7 @@ class Codec:
             return self._record["binding"].pack(flags=flags)
         flags |= self._binding["BINDING_PORT"] * port | self._binding["BINDING_SLICE"] * in_slice
         flags |= self._binding["BINDING_ASK"] * standing.ask
+        flags |= self._binding["BINDING_ROUTE"] * standing.route
         remote, length, address = standing.remote, 0, bytes(16)
         if remote.admit is Admit.CONTACTED:
             flags |= self._binding["BINDING_CONTACTED"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The program and its maps in the kernel: made anew, or taken over from where they are pinned.
+"""The programs and their maps in the kernel: made anew, or taken over from where they are pinned.
 
 What is pinned under a BPF file system outlives the process: filters keep their program,
 and the program its maps. The map ``about`` says which layouts and which object they
@@ -15,6 +15,8 @@ import ctypes
 import hashlib
 import logging
 import os
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -26,7 +28,9 @@ from isthmus.plane.kernel.loader import Map, Object, Program
 from isthmus.plane.kernel.maps import STRUCTS
 
 _OBJECT = "border_tc.bpf.o"
-_PROGRAM = "border"
+_PROGRAMS = ("border", "ipae")
+"RSIP's, and the one that comes before it where there are SIP realms."
+_PINS = {"border": "program", "ipae": "program_ipae"}
 _MNT_DETACH = 2
 _BPFFS_MAGIC = 0xCAFE4A11
 _NUMBER_0 = bytes(4)
@@ -40,21 +44,28 @@ class Sizes:
     slices: int
     "Words: for each shared address as many as it has slices."
     endpoints: int = 1 << 17
-    "Tunnels: about one for each host that holds something."
+    "Tunnels: about one for each host that holds something. Routes and aliases of IPAE: one for each way and image."
+    ring: int = 1 << 16
+    "Datagrams of IPAE that are remembered."
 
 
 @dataclass(slots=True, kw_only=True)
 class Loaded:
-    """A program and its maps."""
+    """The programs and their maps."""
 
     types: Types
-    program: Program
+    programs: dict[str, Program]
     maps: dict[str, Map]
     pin: Path | None
     adopted: bool
     "Whether the maps were there already."
     replaced: str = ""
     "Why pinned maps that were there could not be adopted."
+
+    @property
+    def program(self) -> Program:
+        """RSIP's."""
+        return self.programs["border"]
 
     @classmethod
     def open(cls, pin: Path | None, sizes: Sizes, *, slice_size: int) -> Self:
@@ -101,14 +112,19 @@ class Loaded:
                 maps[name] = Map.pinned(pin / name)
             if maps["slices"].entries < sizes.slices or maps["endpoints"].entries < sizes.endpoints:
                 raise AbiMismatch(f"the pinned maps hold {maps['slices'].entries} slices, {sizes.slices} are needed")
-            if before == about and (pin / "program").exists():
-                return cls(types=types, program=Program.pinned(pin / "program"), maps=maps, pin=pin, adopted=True)
-            for each in maps.values():
-                opened.reuse(each)
-            program = opened.load(_PROGRAM)[0]
-            program.pin(pin / "program")
-            maps["about"].put(_NUMBER_0, about)
-            return cls(types=types, program=program, maps=maps, pin=pin, adopted=True)
+            if maps["ring"].entries < sizes.ring:
+                raise AbiMismatch(f"the pinned ring has {maps['ring'].entries} slots, {sizes.ring} are needed")
+            if before == about and all((pin / each).exists() for each in _PINS.values()):
+                programs = {name: Program.pinned(pin / _PINS[name]) for name in _PROGRAMS}
+            else:
+                for each in maps.values():
+                    opened.reuse(each)
+                programs = opened.load_all(*_PROGRAMS)[0]
+                _join(programs, maps)
+                for name, program in programs.items():
+                    program.pin(pin / _PINS[name])
+                maps["about"].put(_NUMBER_0, about)
+            return cls(types=types, programs=programs, maps=maps, pin=pin, adopted=True)
         except PlaneError:
             for each in maps.values():
                 each.close()
@@ -121,17 +137,21 @@ class Loaded:
         opened = Object(_OBJECT, octets)
         opened.size("slices", sizes.slices)
         opened.size("endpoints", sizes.endpoints)
-        program, maps = opened.load(_PROGRAM)
+        opened.size("ring", sizes.ring)
+        programs, maps = opened.load_all(*_PROGRAMS)
+        _join(programs, maps)
         maps["about"].put(_NUMBER_0, about)
         if pin is not None:
-            program.pin(pin / "program")
+            for name, program in programs.items():
+                program.pin(pin / _PINS[name])
             for name in sorted(maps, key=lambda name: name == "about"):
                 maps[name].pin(pin / name)
-        return cls(types=types, program=program, maps=maps, pin=pin, adopted=False)
+        return cls(types=types, programs=programs, maps=maps, pin=pin, adopted=False)
 
     def close(self) -> None:
         """Let go; what is pinned or attached stays."""
-        self.program.close()
+        for program in self.programs.values():
+            program.close()
         for each in self.maps.values():
             each.close()
 
@@ -139,9 +159,14 @@ class Loaded:
         """Remove the pins; what is attached stays until its filter goes."""
         if self.pin is None:
             return
-        for name in ("about", "program", *self.maps):
+        for name in ("about", *_PINS.values(), *self.maps):
             (self.pin / name).unlink(missing_ok=True)
         release_bpffs(self.pin)
+
+
+def _join(programs: Mapping[str, Program], maps: Mapping[str, Map]) -> None:
+    """Let IPAE's program leave to RSIP's what is none of its own."""
+    maps["programs"].put(_NUMBER_0, programs["border"].fd.to_bytes(4, sys.byteorder))
 
 
 def ensure_bpffs(path: Path) -> None:

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from isthmus.address import Address, Family
-from isthmus.border.binding import BindingKey, Owner
-from isthmus.border.crossing import Way
+from isthmus.border.binding import Binding, BindingKey, Owner
+from isthmus.border.crossing import Translate, Way
 from isthmus.border.effect import Bind, Ending, Unbind
 from isthmus.border.realm import Border, End
 from isthmus.border.selector import Kind
@@ -29,17 +29,21 @@ from isthmus.errors import PlaneError, Unsupported
 from isthmus.plane import Programmable
 from isthmus.plane.kernel.attach import Link, Links, MachineLinks
 from isthmus.plane.kernel.contact import KernelContacts, forget_old
-from isthmus.plane.kernel.image import ARRAYS, TABLES, Change, Image
-from isthmus.plane.kernel.loader import RingBuffer, processors
+from isthmus.plane.kernel.image import ARRAYS, TABLES, Change, Image, is_ipae
+from isthmus.plane.kernel.loader import Program, RingBuffer, processors
+from isthmus.plane.kernel.mapping import KernelMappings
 from isthmus.plane.kernel.maps import NOWHERE, REALMS, Codec
 from isthmus.plane.kernel.number import Numbers, Owners, Slots
 from isthmus.plane.kernel.path import KernelPaths
 from isthmus.plane.kernel.pinned import Loaded, Sizes
+from isthmus.plane.kernel.ring import KernelRing
 from isthmus.plane.kernel.trace import Reader
+from isthmus.plane.reference.ways import Condition
 
 _SPARE_ADDRESSES = 16
 "Addresses beyond the claimed ones that there are slices for: of a host, or bound by configuration."
 _LEAST_WORDS = 1 << 14
+RING_SLOTS = 1 << 16
 _RUN = 4096
 "Slice words that are compared at once."
 
@@ -79,6 +83,8 @@ class KernelPlane:
         self._words = memoryview(self._memory).cast("Q")
         self._contact_map = self._maps["contacted"].mapped()
         self._contact_memory = memoryview(self._contact_map).cast("I")
+        self._sent, self._rules = self._maps["ring"].mapped(), self._maps["rules"].mapped()
+        self._mappings = KernelMappings(self._maps["mappings"], self._known_mappings())
         self._ring = RingBuffer(self._maps["events"])
         self._devices: Counter[str] = Counter()
         self._ways: dict[int, str] = {}
@@ -88,6 +94,7 @@ class KernelPlane:
         self._pending = self._loaded.adopted
         if not self._pending:
             self._write(self._image.changes())
+            self._write_rules()
 
     @property
     def adopted(self) -> bool:
@@ -138,13 +145,15 @@ class KernelPlane:
             if binding.device is not None:
                 devices[binding.device] += 1
         image.changes()
+        self._write_rules()
         self._write_difference(image)
         image.settle()
+        self._mappings.settle(set(self._known_mappings().values()))
         self._image, self._pending = image, False
         self._renew_interfaces()
         for name in [*self._devices, *devices]:
             if name in devices:
-                self._begin_device(name, _realm_of(image, name))
+                self._begin_device(name, next(self._realm_of(each) for each in image.bindings() if each.device == name))
             else:
                 self._end_device(name)
         self._devices = devices
@@ -159,6 +168,19 @@ class KernelPlane:
         self._image.limit(way, octets)
         if not self._pending:
             self._write(self._image.changes())
+
+    def condition(self, way: Way, known: Condition | None) -> None:
+        """Leave to the reference plane what would not come through between two IPAE systems (spec 6.4, layer 3).
+
+        Args:
+            way: The ends.
+            known: What it knows of the way; None: nothing any more.
+        """
+        key = self._codec.way_key(way)
+        if known is None:
+            self._maps["ways"].remove(key)
+        else:
+            self._maps["ways"].put(key, self._codec.way(known))
 
     def counters(self) -> Mapping[Reason, int]:
         """Packets by reason, since the maps were made."""
@@ -194,6 +216,16 @@ class KernelPlane:
             owner=self._owner,
         )
 
+    @property
+    def ring(self) -> KernelRing:
+        """The program's memory of what it sent as IPAE datagrams, for the reference plane behind it."""
+        return KernelRing(self._sent, self._rules, self._codec)
+
+    @property
+    def mapping_octets(self) -> int:
+        """Memory of the mappings in the kernel that this plane has loaded."""
+        return self._mappings.octets
+
     def _tag(self, owner: Owner) -> int:
         return self._image.tag(owner)
 
@@ -211,6 +243,9 @@ class KernelPlane:
         self._memory.close()
         self._contact_memory.release()
         self._contact_map.close()
+        self._mappings.close()
+        self._sent.close()
+        self._rules.close()
         self._loaded.close()
 
     def destroy(self) -> None:
@@ -224,6 +259,11 @@ class KernelPlane:
         self.close()
 
     # --- interfaces -----------------------------------------------------------------------
+
+    @property
+    def program(self) -> Program:
+        """What is attached: IPAE's program where there are SIP realms, and RSIP's alone where there are none."""
+        return self._loaded.programs["ipae" if is_ipae(self._border) else "border"]
 
     def attach(self, realm: int, interface: str, *, punt: str | None = None) -> None:
         """Take what arrives at an interface as packets of a realm, and send into the realm by it.
@@ -253,7 +293,8 @@ class KernelPlane:
     def _enter_realm(self, realm: int, link: Link | None, port: int) -> None:
         mtu = self._border.realm(realm).mtu
         index, mtu = (0, mtu) if link is None else (link.index, min(link.mtu, mtu))
-        self._maps["realms"].put(self._codec.realm_key(realm), self._codec.realm(realm, index, port, mtu))
+        value = self._codec.realm(realm, index, port, mtu, ipae=is_ipae(self._border))
+        self._maps["realms"].put(self._codec.realm_key(realm), value)
 
     def detach(self, interface: str) -> None:
         """Leave an interface's packets alone."""
@@ -281,7 +322,7 @@ class KernelPlane:
         realm = self._codec.realm_of(interface)
         ends: dict[Family, tuple[Address, bytes]] = {}
         for end in self._border.tunnel_ends:
-            if end.realm == realm:
+            if end.realm == realm and self._border.realm(end.leads_to).family is not Family.SIP:
                 leads = self._codec.tunnel_end(end.leads_to, self._border.realm(end.leads_to).end)
                 ends.setdefault(end.address.family, (end.address, leads))
         return self._codec.first_ends(interface, ends)
@@ -294,12 +335,13 @@ class KernelPlane:
 
     def _enter_interface(self, realm: int, interface: str, link: Link, end: End) -> None:
         family = self._border.realm(realm).family
-        # Where neither IPv4 is at home nor tunnels end nothing is ours: packets pass unseen.
-        if family is not Family.IPV4 and not any(each.realm == realm for each in self._border.tunnel_ends):
+        # Where neither IPv4 is at home nor tunnels end nor programs have SIP nothing is ours: packets pass unseen.
+        ours = family is Family.IPV4 or (family is Family.IPV6 and is_ipae(self._border))
+        if not ours and not any(each.realm == realm for each in self._border.tunnel_ends):
             return
         value = self._with_first_ends(self._codec.interface(realm, end, bare=link.bare, family=family))
         self._maps["interfaces"].put(self._codec.number(link.index), value)
-        self._links.attach(link.index, self._loaded.program.fd)
+        self._links.attach(link.index, self.program.fd)
         self._attached[interface] = link.index
 
     # --- devices --------------------------------------------------------------------------
@@ -321,7 +363,7 @@ class KernelPlane:
     def _serve_devices(self, effect: Programmable, gone: str | None) -> None:
         if isinstance(effect, Bind) and effect.binding.device is not None:
             self._devices[effect.binding.device] += 1
-            self._begin_device(effect.binding.device, effect.binding.realm)
+            self._begin_device(effect.binding.device, self._realm_of(effect.binding))
         if gone is not None:
             self._devices[gone] -= 1
             if not self._devices[gone]:
@@ -333,6 +375,12 @@ class KernelPlane:
         link = self._links.find(name)
         if link is not None and self._attached.get(name) != link.index:
             self._enter_interface(realm, name, link, End.HOST)
+
+    def _realm_of(self, binding: Binding) -> int:
+        """What the packets that arrive on a binding's device are of: where SIP is translated, what it becomes."""
+        crossing = binding.crossing
+        from_sip = isinstance(crossing, Translate) and self._border.realm(binding.realm).family is Family.SIP
+        return crossing.realm if from_sip else binding.realm
 
     def _end_device(self, name: str) -> None:
         self.detach(name)
@@ -363,8 +411,17 @@ class KernelPlane:
             numbers=Numbers(self._maps["endpoints"].entries, numbers),
             owners=Owners(owners),
             device=self._device,
+            mapping=self._mappings.load,
             narrow=self._image.narrow if known else {},
         )
+
+    def _known_mappings(self) -> dict[int, int]:
+        """Numbers of the mappings that the maps say realms have."""
+        found = (self._codec.mapping_of(value) for _, value in self._maps["sip_realms"].items() if any(value))
+        return {realm: number for realm, number in found if number}
+
+    def _write_rules(self) -> None:
+        self._rules[:4] = self._codec.rules(self._border.rules).to_bytes(4, "little")
 
     def _write(self, changes: Iterable[Change]) -> None:
         for table, key, value in changes:
@@ -418,12 +475,9 @@ def _checked(border: Border) -> Border:
     return border
 
 
-def _realm_of(image: Image, device: str) -> int:
-    return next(binding.realm for binding in image.bindings() if binding.device == device)
-
-
 def _sizes(border: Border) -> Sizes:
     """Room for every claimed address and a few more."""
     addresses = {(claim.realm, claim.address) for claim in border.claims if claim.kind is Kind.PORT}
     each = (1 << 16) // border.slice_size
-    return Sizes(slices=max((len(addresses) + _SPARE_ADDRESSES) * each, _LEAST_WORDS))
+    ring = RING_SLOTS if is_ipae(border) else 1
+    return Sizes(slices=max((len(addresses) + _SPARE_ADDRESSES) * each, _LEAST_WORDS), ring=ring)

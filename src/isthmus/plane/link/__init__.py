@@ -5,6 +5,7 @@
 module         holds
 =============  ==================================================================================
 ``memory``     a port that is two lists, for tests
+``neighbour``  SIP frames to neighbours that ARP finds
 ``offload``    what a sender's IP stack left to a network card
 ``packet``     a port on one end of a veth pair that exists: a packet socket, and a seal
 ``pair``       veth pairs: what ports and devices are made of
@@ -29,6 +30,10 @@ class Port(Protocol):
     @property
     def origin(self) -> str | None:
         """The device of the program that sent what was received last, where a fast path says so."""
+
+    @property
+    def native(self) -> bool:
+        """Whether what was received last is SIP: version 6 by the EtherType of IPv4 (seed IPAE 4.2.1)."""
 
     def fileno(self) -> int:
         """The descriptor that an event loop waits on."""

@@ -20,6 +20,8 @@ class MemoryPort:
         self.waiting: deque[bytes] = deque()
         self.sent: list[tuple[bytes, bool]] = []
         self.closed = False
+        self.native = False
+        "Whether what is received is SIP; tests say so."
 
     @property
     def origin(self) -> str | None:

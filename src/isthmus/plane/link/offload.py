@@ -24,6 +24,7 @@ NOTHING = bytes(OCTETS)
 _NEEDS_CHECKSUM = 1
 _NO_SEGMENTS, _TCP, _UDP = 0, 1, 5
 _ECN = 0x80
+_IPV6 = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ def finish(packet: bytes, left: Unfinished, link_octets: int) -> list[bytes]:
     """Cut and sum a packet as a network card would; none where it asks for what no card was asked for.
 
     Args:
-        packet: A whole IPv4 packet, which the local stack has made.
+        packet: A whole packet, which the local stack has made; of IPv6 nothing is cut.
         left: What is left to do.
         link_octets: Length of the link header that stood before it.
     """
@@ -71,7 +72,8 @@ def finish(packet: bytes, left: Unfinished, link_octets: int) -> list[bytes]:
             return []
         # The field holds the sum of the pseudo-header already.
         found = checksum(octets[start:])
-        if octets[9] == Protocol.UDP and not found:
+        protocol = octets[6] if octets[0] >> 4 == _IPV6 else octets[9]
+        if protocol == Protocol.UDP and not found:
             found = 0xFFFF
         octets[at : at + 2] = found.to_bytes(2, "big")
         return [bytes(octets)]

@@ -37,6 +37,7 @@ _LINK_OCTETS = 14
 _PUNTED_FROM = b"\x06\x69"
 "Begins the source address of a frame that the kernel plane punted for a program; the index of its device follows."
 _ETHERTYPES = {4: ETH_P_IP.to_bytes(2, "big"), 6: ETH_P_IPV6.to_bytes(2, "big")}
+_SIP_VERSION = 6
 _LARGEST = offload.OCTETS + _LINK_OCTETS + 65535
 _BUFFER_OCTETS = 4 << 20
 _SOL_PACKET, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 263, 15, 23
@@ -84,6 +85,7 @@ class PacketPort:
         self._addresses = mac + mac
         self._segments: deque[bytes] = deque()
         self._origin = 0
+        self._native = False
 
     def _prepare(self) -> None:
         """Seal first, listen then: what comes in between is lost, not doubled."""
@@ -122,6 +124,11 @@ class PacketPort:
         except OSError:
             return None
 
+    @property
+    def native(self) -> bool:
+        """Whether what was received last is SIP: version 6 by the EtherType of IPv4 (seed IPAE 4.2.1; spec 2.7)."""
+        return self._native
+
     def fileno(self) -> int:
         """The packet socket."""
         return self._socket.fileno()
@@ -139,7 +146,9 @@ class PacketPort:
                 return None
             left, frame = offload.Unfinished.parse(octets), octets[offload.OCTETS :]
             self._origin = int.from_bytes(frame[8:12], "big") if frame[6:8] == _PUNTED_FROM else 0
-            if frame[12:_LINK_OCTETS] in _ETHERTYPES.values():
+            if frame[12:_LINK_OCTETS] in _ETHERTYPES.values() and len(frame) > _LINK_OCTETS:
+                is_ipv4 = frame[12:_LINK_OCTETS] == _ETHERTYPES[4]
+                self._native = is_ipv4 and frame[_LINK_OCTETS] >> 4 == _SIP_VERSION
                 self._segments.extend(offload.finish(frame[_LINK_OCTETS:], left, _LINK_OCTETS))
         return self._segments.popleft()
 

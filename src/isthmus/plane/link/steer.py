@@ -16,6 +16,9 @@ a claim of SPIs     ESP and AH with these, ICMP (errors about them), fragments
 a claim of cookies  UDP to port 500, ICMP, fragments
 a binding outside   like a claim
 of every claim
+a link of SIP       EtherType 0x0800 with version 6
+an end of IPAE      protocol 41; ICMP errors
+a mapping           what it maps; a large one, or where the unmapped is not routed: all IPv4 but groups
 ==================  ===========================================================================
 
 The rest never leaves the kernel, and neither does the rest of a shared address. What the plane
@@ -26,11 +29,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, collapse_addresses
 
 from isthmus.address import Family
 from isthmus.border.binding import Binding
+from isthmus.border.effect import Remap
 from isthmus.border.ranges import Ranges
-from isthmus.border.realm import Border, End, Realm
+from isthmus.border.realm import Border, End, Realm, Unmapped
 from isthmus.border.selector import Kind, Selector
 from isthmus.errors import PlaneError, Unsupported
 
@@ -38,6 +43,12 @@ _TUNNELS = "{ 4, 47 }"
 _TOO_BIG = "icmp type destination-unreachable icmp code frag-needed"
 _TOO_BIG_IPV6 = "icmpv6 type packet-too-big"
 _IS_FRAGMENT = "ip frag-off & 0x3fff != 0"
+_IS_SIP = "ether type ip @nh,0,4 6"
+_IPAE = "ip protocol 41"
+_ICMP_ERRORS = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
+_ALL_IPV4 = "ether type ip @nh,0,4 4 ip daddr != { 224.0.0.0/4, 255.255.255.255 }"
+_FEW_PREFIXES = 1000
+"A mapping with more is not written out as rules."
 
 
 class Steering:
@@ -47,21 +58,29 @@ class Steering:
         name: The table is called ``isthmus_NAME``.
         border: Realms and their interfaces, tunnel ends, claims.
         ports: Name of the port of each realm, by the realm's number.
+        taken: What is steered besides, whether or not anything is bound there.
 
     Raises:
         Unsupported: no ``nft``, or a kernel that refuses it.
     """
 
-    def __init__(self, name: str, border: Border, ports: Mapping[int, str]) -> None:
+    def __init__(self, name: str, border: Border, ports: Mapping[int, str], taken: Iterable[Selector] = ()) -> None:
         self._table = f"isthmus_{name}"
+        self._taken = tuple(taken)
         self._border = border
         self._ports = dict(ports)
         self._standing: str | None = None
         self.follow(())
 
-    def follow(self, bindings: Iterable[Binding]) -> None:
-        """Let the rules cover these bindings as well as the claims; does nothing where they do already."""
-        wanted = ruleset(self._table, self._border, self._ports, outside(self._border, bindings))
+    def covers(self, binding: Binding) -> bool:
+        """Whether the rules bring a binding's packets already, whatever is bound."""
+        return all(any(_covers(each, found) for each in self._taken) for found in outside(self._border, (binding,)))
+
+    def follow(self, bindings: Iterable[Binding], mappings: Iterable[Remap] = ()) -> None:
+        """Let the rules cover these bindings and mappings as well as the claims; does nothing where they do already."""
+        mapped = {each.realm: _mapped(each) for each in mappings}
+        more = (*self._taken, *outside(self._border, bindings))
+        wanted = ruleset(self._table, self._border, self._ports, more, mapped)
         if wanted != self._standing:
             _nft(wanted)
             self._standing = wanted
@@ -95,13 +114,28 @@ def _covers(claim: Selector, selector: Selector) -> bool:
     return claim.kind is None or (claim.kind is selector.kind and claim.values.covers(selector.values))
 
 
-def ruleset(table: str, border: Border, ports: Mapping[int, str], more: Iterable[Selector] = ()) -> str:
-    """Write the rules in the language of ``nft``: remove the table if it is there, and make it anew."""
+def ruleset(
+    table: str,
+    border: Border,
+    ports: Mapping[int, str],
+    more: Iterable[Selector] = (),
+    mapped: Mapping[int, str] | None = None,
+) -> str:
+    """Write the rules in the language of ``nft``: remove the table if it is there, and make it anew.
+
+    Args:
+        table: Its name.
+        border: Realms, tunnel ends, claims.
+        ports: Name of the port of each realm.
+        more: What is bound besides the claims.
+        mapped: By realm, the condition that a mapping stands for.
+    """
     selectors = (*border.claims, *more)
     chains: dict[str, list[str]] = {}
     for realm in border.realms:
         if realm.interface is not None and realm.number in ports and realm.interface != ports[realm.number]:
-            lines = [f'{match} fwd to "{ports[realm.number]}"' for match in matches(border, realm, selectors)]
+            found = [*matches(border, realm, selectors), *_mappings(realm, mapped or {})]
+            lines = [f'{match} fwd to "{ports[realm.number]}"' for match in found]
             chains.setdefault(realm.interface, []).extend(lines)
     text = [_absent(table), f"table netdev {table} {{"]
     for at, (interface, lines) in enumerate(chains.items()):
@@ -114,10 +148,33 @@ def ruleset(table: str, border: Border, ports: Mapping[int, str], more: Iterable
     return "\n".join([*text, "}", ""])
 
 
+def _mapped(remap: Remap) -> str:
+    """A mapping as a condition; more is steered than is mapped, where writing it out would be long."""
+    if not len(remap.mapping):
+        return ""
+    if len(remap.mapping) > _FEW_PREFIXES:
+        return _ALL_IPV4
+    networks = (IPv4Network((each.prefix.address.number, each.prefix.length)) for each in remap.mapping)
+    return f"ip daddr {{ {', '.join(map(str, collapse_addresses(networks)))} }}"
+
+
+def _mappings(realm: Realm, mapped: Mapping[int, str]) -> list[str]:
+    """What is steered because of a realm's mapping, or because it has none for some of its packets."""
+    if realm.sip is not None and realm.site is not None and realm.unmapped is not Unmapped.PASS:
+        return [_ALL_IPV4]
+    return [found] if (found := mapped.get(realm.number, "")) else []
+
+
 def matches(border: Border, realm: Realm, selectors: Iterable[Selector]) -> list[str]:
     """What of a realm may be ours, as conditions of ``nft``."""
-    ends = [end.address for end in border.tunnel_ends if end.realm == realm.number]
-    found = [
+    sip = {each.number for each in border.realms if each.family is Family.SIP}
+    ours = [end for end in border.tunnel_ends if end.realm == realm.number]
+    ends = [end.address for end in ours if end.leads_to not in sip]
+    found = [_IS_SIP] if realm.sip is not None else []
+    for end in ours:
+        if end.leads_to in sip:
+            found += [f"ip daddr {end.address} {_IPAE}", f"ip daddr {end.address} {_ICMP_ERRORS}"]
+    found += [
         condition
         for end in ends
         for condition in (
@@ -132,7 +189,7 @@ def matches(border: Border, realm: Realm, selectors: Iterable[Selector]) -> list
     for selector in selectors:
         if selector.realm == realm.number:
             found += [f"ip daddr {selector.local} {each}".rstrip() for each in _of(selector)]
-        elif selector.realm in beyond and border.realm(selector.realm).end is End.GATEWAY:
+        elif selector.realm in beyond - sip and border.realm(selector.realm).end is End.GATEWAY:
             found.append(f"ip saddr {selector.local}")
     return found
 

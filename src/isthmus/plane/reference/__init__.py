@@ -20,6 +20,23 @@ module              pairs with, in the kernel     holds
 ``inward``          ``border.h``                  the gateway's way from outside
 ``outward``         ``border.h``                  the ways out of a tunnel
 ``program``         ``border.h``                  the host's ways from and to its programs
+``dialect``         ``sip.h``                     how SIP is written and summed here
+``parcel``          ``sip.h``                     a SIP packet on its way, and what becomes of it
+``images``          ``images.h``                  by which address a system is known elsewhere
+``translate``       ``translate.h``               IPv4 to SIP and back
+``translate_icmp``  ``translate.h`` (echo)        ICMP of both
+``translate_ipv6``  ``translate_ipv6.h``          SIP for IPv6 sockets
+``sip_fragment``    (punts)                       fragments of SIP put together, and cut
+``datagram``        ``datagram.h``                out of the IPAE datagram
+``sip``             ``sip.h``                     a SIP packet's way
+``cross``           ``cross.h``                   on a link, into a datagram
+``into_sip``        ``into_sip.h``                from IPv4 and from programs into SIP
+``out_of_sip``      ``out_of_sip.h``              from SIP to IPv4 and to programs
+``answer``          (punts)                       what we say ourselves
+``allowance``       (punts)                       how often
+``relay``           (punts)                       errors of IP-only routers
+``ring``            ``ring.h``                    which datagram an error speaks of
+``ways``            (told)                        what is known of the ways between IPAE systems
 ``border``          ``border.h``                  the one rule, and the counting
 ==================  ============================  ==============================================
 
@@ -27,7 +44,18 @@ Pure: octets, effects and the time go in, verdicts come out. ``docs/data-plane.m
 """
 
 from isthmus.plane.reference.border import ReferencePlane
-from isthmus.plane.reference.contact import AdmitAll, ContactedPeers, Contacts
+from isthmus.plane.reference.contact import ContactedPeers, Contacts
 from isthmus.plane.reference.path import KnownPaths, Paths
+from isthmus.plane.reference.ring import IdentificationRing, Ring
+from isthmus.plane.reference.ways import Condition
 
-__all__ = ["AdmitAll", "ContactedPeers", "Contacts", "KnownPaths", "Paths", "ReferencePlane"]
+__all__ = [
+    "Condition",
+    "ContactedPeers",
+    "Contacts",
+    "IdentificationRing",
+    "KnownPaths",
+    "Paths",
+    "ReferencePlane",
+    "Ring",
+]

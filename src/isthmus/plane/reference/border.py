@@ -21,24 +21,33 @@ from typing import assert_never
 
 from isthmus.address import Family
 from isthmus.border.crossing import Way
-from isthmus.border.realm import Border, End
+from isthmus.border.realm import Border, End, Realm
 from isthmus.border.table import BindingTable
-from isthmus.border.verdict import Drop, Forward, Hold, Pass, Punt, Reason, Reply, Verdict, Violation
+from isthmus.border.verdict import Drop, Forward, Hold, Miss, Pass, Punt, Reason, Reply, Verdict, Violation
 from isthmus.errors import Conflict, PlaneError
 from isthmus.plane import Programmable
-from isthmus.plane.reference import lookup
+from isthmus.plane.reference import lookup, sip
 from isthmus.plane.reference.classify import parse
 from isthmus.plane.reference.contact import Contacts
+from isthmus.plane.reference.datagram import out_of_datagram
+from isthmus.plane.reference.into_sip import from_ipv4, from_ipv6
 from isthmus.plane.reference.inward import toward_binding
 from isthmus.plane.reference.memory import Memory
 from isthmus.plane.reference.outward import from_tunnel
 from isthmus.plane.reference.path import Paths
 from isthmus.plane.reference.path_mtu import too_big
 from isthmus.plane.reference.program import from_program
+from isthmus.plane.reference.relay import quoted_datagram, relay
+from isthmus.plane.reference.ring import Ring
 from isthmus.plane.reference.tunnel import Outer
+from isthmus.plane.reference.ways import Condition
+from isthmus.wire.ipv4 import Ipv4View
+from isthmus.wire.sip.ipae import PROTOCOL
 
 _EVENTS_KEPT = 4096
 "Violations that wait to be collected; the oldest go first, since answers to them are rate limited anyhow."
+_MISSES_KEPT = 1024
+"Packets that wait for an address to be known; likewise, since whoever sent them sends again."
 
 
 class ReferencePlane:
@@ -48,15 +57,23 @@ class ReferencePlane:
         border: Realms, tunnel ends and claims.
         contacts: The memory of contacted peers; behind a fast path its own.
         paths: The memory of who sends by which SPI of a peer; likewise.
+        ring: The memory of IPAE datagrams that were sent; likewise.
 
     Raises:
         PlaneError: a tunnel end joins a realm that is unknown.
     """
 
-    def __init__(self, border: Border, contacts: Contacts | None = None, paths: Paths | None = None) -> None:
-        self._known = Memory(border, contacts, paths)
+    def __init__(
+        self,
+        border: Border,
+        contacts: Contacts | None = None,
+        paths: Paths | None = None,
+        ring: Ring | None = None,
+    ) -> None:
+        self._known = Memory(border, contacts, paths, ring)
         self._counters = dict.fromkeys(Reason, 0)
         self._events: deque[Violation] = deque(maxlen=_EVENTS_KEPT)
+        self._misses: deque[Miss] = deque(maxlen=_MISSES_KEPT)
 
     @property
     def table(self) -> BindingTable:
@@ -90,6 +107,20 @@ class ReferencePlane:
         self._events.clear()
         return seen
 
+    def misses(self) -> list[Miss]:
+        """The packets that have begun to wait for an address since the last call, oldest first (spec 6.3, 8.3)."""
+        seen = list(self._misses)
+        self._misses.clear()
+        return seen
+
+    def ways(self, *, now: float) -> list[tuple[Way, Condition]]:
+        """What is known of the ways between IPAE systems (spec 6.4, layer 3)."""
+        return self._known.ways.all(now=now)
+
+    def way_changes(self, *, now: float) -> list[tuple[Way, Condition | None]]:
+        """Ways of which something else is known than at the last call; None: nothing any more."""
+        return self._known.ways.changes(now=now)
+
     def path_mtus(self, *, now: float) -> list[tuple[Way, int | None]]:
         """Ways whose MTU has changed since the last call, in octets of the outer packet; None: it was forgotten."""
         self._known.path_mtus.expire(now)
@@ -98,7 +129,9 @@ class ReferencePlane:
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
-    def process(self, realm: int, packet: bytes, *, now: float, device: str | None = None) -> Verdict:
+    def process(
+        self, realm: int, packet: bytes, *, now: float, device: str | None = None, link: int | None = None
+    ) -> Verdict:
         """Decide about one packet, and count it.
 
         Args:
@@ -106,12 +139,13 @@ class ReferencePlane:
             packet: The packet from its IP header on; what follows its end is padding.
             now: Seconds since 1970.
             device: At a host: the device that a program's packet came from, where that is known.
+            link: Of a SIP packet: number of the IPv4 realm whose link it came by.
         """
         self._known.path_mtus.expire(now)
         memories = self._known.fragments, self._known.tunnelled
         for each in memories:
             self._counters[Reason.FRAGMENT_TIMEOUT] += each.expire(now)
-        verdict = self._decide(realm, packet, now, device)
+        verdict = self._decide(realm, packet, now, device, link)
         for each in memories:
             self._counters[Reason.FRAGMENT_LIMIT] += each.take_pushed_out()
         match verdict:
@@ -131,12 +165,46 @@ class ReferencePlane:
                 assert_never(verdict)
         return verdict
 
-    def _decide(self, realm: int, packet: bytes, now: float, device: str | None) -> Verdict:
-        """Send a packet its way: from a tunnel, toward a binding, or none of ours (RFC 3102 §3.2)."""
+    def _decide(self, realm: int, packet: bytes, now: float, device: str | None, link: int | None) -> Verdict:
+        """Send a packet its way: SIP's, from a tunnel, toward a binding, or none of ours (RFC 3102 §3.2)."""
         known = self._known.realms.get(realm)
         if known is None:
             return Pass()
+        if known.family is Family.SIP:
+            return self._asking(sip.from_link(self._known, realm, packet, link, now))
         view = parse(packet)
+        verdict = self._of_ipae(known, view, packet, now, device)
+        return verdict if verdict is not None else self._of_rsip(known, view, packet, now, device)
+
+    def _asking(self, way: tuple[Verdict, Miss | None]) -> Verdict:
+        """Keep what has to be asked before a packet goes on."""
+        verdict, miss = way
+        if miss is not None:
+            self._misses.append(miss)
+        return verdict
+
+    def _of_ipae(
+        self, realm: Realm, view: Ipv4View | None, packet: bytes, now: float, device: str | None
+    ) -> Verdict | None:
+        """Take a packet to where SIP begins; None if it is none of SIP's (seed IPAE 6.3; spec 6.2)."""
+        known = self._known
+        if realm.family is Family.IPV6 and known.translates(realm.number):
+            return self._asking(from_ipv6(known, realm, packet, now, device=device))
+        if view is None or realm.family is not Family.IPV4:
+            return None
+        end = lookup.ipae_end(known.border, realm.number, view.dst)
+        if end is not None:
+            if view.protocol == PROTOCOL:
+                return self._asking(out_of_datagram(known, end, view, now))
+            error = quoted_datagram(end, view)
+            if error is not None:
+                return relay(known, end, view, error, now)
+        taken = from_ipv4(known, realm, view, now, device=device)
+        return None if taken is None else self._asking(taken)
+
+    def _of_rsip(self, known: Realm, view: Ipv4View | None, packet: bytes, now: float, device: str | None) -> Verdict:
+        """Take a packet from a tunnel, or toward a binding (RFC 3102 §3.2)."""
+        realm = known.number
         outer = Outer.over_ipv4(view) if view is not None else Outer.over_ipv6(packet)
         if outer is not None:
             end = lookup.tunnel_end(self._known.border, realm, outer.dst)

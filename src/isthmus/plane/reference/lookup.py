@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import BindingKey, Owner
-from isthmus.border.crossing import Crossing
+from isthmus.border.crossing import Tunnel
 from isthmus.border.realm import Border, End, TunnelEnd
 from isthmus.border.selector import Admit, Flow, Kind, Selector
 from isthmus.border.table import BindingTable, Entry
@@ -39,9 +39,9 @@ class Found:
         return self.entry.binding.key.owner
 
     @property
-    def crossing(self) -> Crossing:
+    def crossing(self) -> Tunnel:
         """The tunnel that it crosses by."""
-        return self.entry.binding.crossing
+        return self.entry.binding.tunnel
 
 
 class Addresses:
@@ -97,9 +97,19 @@ def _subtract(counted: Counter[_T], each: _T) -> None:
 
 
 def tunnel_end(border: Border, realm: int, address: Address) -> TunnelEnd | None:
-    """Find the tunnel end of ours that an address is (RFC 3103 §8.6)."""
+    """Find the end of RSIP's tunnels of ours that an address is (RFC 3103 §8.6)."""
+    return _end(border, realm, address, sip=False)
+
+
+def ipae_end(border: Border, realm: int, address: Address) -> TunnelEnd | None:
+    """Find the end of ours that an address is and that leads to a SIP realm (seed IPAE 4.2.2)."""
+    return _end(border, realm, address, sip=True)
+
+
+def _end(border: Border, realm: int, address: Address, *, sip: bool) -> TunnelEnd | None:
     for end in border.tunnel_ends:
-        if end.realm == realm and end.address == address:
+        leads_to_sip = border.realm(end.leads_to).family is Family.SIP
+        if (end.realm, end.address) == (realm, address) and leads_to_sip is sip:
             return end
     return None
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from isthmus.address import Address
 from isthmus.border.binding import Owner
-from isthmus.border.crossing import Tunnel
+from isthmus.border.crossing import Encapsulation, Translate, Tunnel, Way
 from isthmus.border.effect import Bind, Unbind
 from isthmus.border.realm import Border, End
 from isthmus.border.selector import Kind
@@ -13,12 +15,16 @@ from isthmus.border.table import BindingTable, Entry
 from isthmus.errors import PlaneError
 from isthmus.plane import Programmable
 from isthmus.plane.reference import lookup
+from isthmus.plane.reference.allowance import Allowance
 from isthmus.plane.reference.contact import ContactedPeers, Contacts
+from isthmus.plane.reference.dialect import Dialect
 from isthmus.plane.reference.fragment import Fragments
 from isthmus.plane.reference.identifier import Identifiers
 from isthmus.plane.reference.ike import Cookies
 from isthmus.plane.reference.path import KnownPaths, Paths
 from isthmus.plane.reference.path_mtu import PathMtus, TooBig, inner_ends
+from isthmus.plane.reference.ring import IdentificationRing, Ring
+from isthmus.plane.reference.ways import Ways
 
 
 class Memory:
@@ -28,12 +34,13 @@ class Memory:
         border: Realms, tunnel ends and claims.
         contacts: The memory of contacted peers, if it is kept elsewhere.
         paths: The memory of SPI paths, likewise.
+        ring: The memory of IPAE datagrams that were sent, likewise.
 
     Raises:
         PlaneError: a tunnel end joins a realm that is unknown.
     """
 
-    def __init__(self, border: Border, contacts: Contacts | None, paths: Paths | None) -> None:
+    def __init__(self, border: Border, contacts: Contacts | None, paths: Paths | None, ring: Ring | None) -> None:
         self.border = border
         self.realms = {realm.number: realm for realm in border.realms}
         for each in border.tunnel_ends:
@@ -51,6 +58,12 @@ class Memory:
         self.tunnelled = Fragments()
         self.identifiers = Identifiers()
         self.path_mtus = PathMtus()
+        self.dialect = Dialect.of(border.rules)
+        self.ring: Ring = ring if ring is not None else IdentificationRing()
+        self.ways = Ways()
+        self.allowance = Allowance()
+        self._nodes = {(each.realm, each.address) for each in border.nodes}
+        self._translating: Counter[int] = Counter()
 
     def apply(self, effect: Programmable) -> None:
         """Carry out one effect.
@@ -64,13 +77,33 @@ class Memory:
         if key is not None:
             after = self.table.get(key)
             self.path_mtus.replace(before.binding if before else None, after.binding if after else None)
-        if isinstance(effect, Bind):
+            self._replace(before, -1)
+            self._replace(after, 1)
+        if isinstance(effect, Bind) and isinstance(effect.binding.crossing, Tunnel):
             binding = effect.binding
             self.bound.add(binding.key, binding.realm, (each.local for each in binding.selectors))
         elif isinstance(effect, Unbind):
             self.bound.remove(effect.key)
         if before is not None:
             self._forget_cookies(before)
+
+    def _replace(self, entry: Entry | None, count: int) -> None:
+        """Take notice of a binding of IPAE that begins or ends."""
+        if entry is None:
+            return
+        match entry.binding.crossing:
+            case Translate():
+                self._translating[entry.binding.realm] += count
+            case Encapsulation() as crossing:
+                self.ways.forget(lambda way: _concerns(crossing, way))
+
+    def translates(self, realm: int) -> bool:
+        """Whether anything of a realm is translated into SIP by a binding."""
+        return self._translating[realm] > 0
+
+    def is_node(self, realm: int, address: Address) -> bool:
+        """Whether a SIP address is this machine's."""
+        return (realm, address) in self._nodes
 
     def _forget_cookies(self, before: Entry) -> None:
         """Forget the cookies of an owner who held a place for them and does no more (RFC 3104 §6.1)."""
@@ -114,3 +147,8 @@ class Memory:
     def is_meant(self, realm: int, address: Address) -> bool:
         """Whether an address is one of the pools' or bindings' (RFC 3102 §3.2)."""
         return lookup.is_meant(self.table, self.bound, realm, address)
+
+
+def _concerns(crossing: Encapsulation, way: Way) -> bool:
+    """Whether packets of a binding could go by a way."""
+    return (crossing.realm, crossing.local) == (way.realm, way.local) and crossing.remote in (None, way.remote)

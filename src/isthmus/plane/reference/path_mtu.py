@@ -80,9 +80,9 @@ class PathMtus:
 
     def replace(self, before: Binding | None, after: Binding | None) -> None:
         """Take notice of a binding's tunnel; a way without a tunnel is forgotten."""
-        if after is not None:
+        if after is not None and isinstance(after.crossing, Tunnel):
             self._tunnels.setdefault(after.crossing.way, Counter())[after.key.owner, after.crossing] += 1
-        if before is None:
+        if before is None or not isinstance(before.crossing, Tunnel):
             return
         way, tunnel = before.crossing.way, (before.key.owner, before.crossing)
         self._tunnels[way][tunnel] -= 1
@@ -107,7 +107,7 @@ class PathMtus:
         mtu = error.mtu
         if error.way.local.family is Family.IPV4:
             # Deviation: RFC 1191 §3 lets a path have 68 octets; who could make a tunnel that narrow has to be refused.
-            mtu = max(mtu or next((each for each in _PLATEAUS if each < error.octets), least), least)
+            mtu = max(mtu or plateau_below(error.octets), least)
         known = self._learned.get(error.way)
         if least <= mtu < error.octets and (known is None or mtu < known[0]):
             self._set(error.way, (mtu, now + LIFETIME_SECONDS))
@@ -136,6 +136,11 @@ class PathMtus:
             self._learned[way] = known
         if known != before:
             self._changed.add(way)
+
+
+def plateau_below(octets: int) -> int:
+    """The next smaller size that links have, for an error that does not say (RFC 1191 §7.1); 576 at least."""
+    return next((each for each in _PLATEAUS if each < octets), LEAST[Family.IPV4])
 
 
 def too_big(realm: int, packet: Ipv4View | None, octets: Octets) -> TooBig | None:

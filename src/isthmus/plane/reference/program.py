@@ -118,7 +118,7 @@ def deliver(known: Memory, octets: bytes, found: Found, both: Ends, wanted: Flow
         translate = with_quoted_identifier if both.quoted else with_identifier
         octets = translate(packet, program.identifier)
         device = program.device or device
-    pieces = cut(octets, binding.crossing.mtu)
+    pieces = cut(octets, binding.tunnel.mtu)
     return Forward(wanted.realm, pieces, Reason.FORWARDED_INWARD, device=device)
 
 

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Mapping zones of a real nameserver on loopback: transfer, increments, single questions, keys."""
+
+import asyncio
+import base64
+import contextlib
+
+import dns.name
+import dns.rdatatype
+import dns.tsig
+import dns.xfr
+import pytest
+
+from isthmus.address import Address, Prefix
+from isthmus.border.mapping import Mapping
+from isthmus.daemon.mapping_dns import DnsRules, MappingDns
+from isthmus.daemon.mapping_table import MappingTable
+from isthmus.ipae.mapping import OwnNetwork, parse
+from isthmus.ipae.records import NETWORK, ZoneHead, zone_lines
+from isthmus.ipae.resolve import LookupRules, Outcome
+from isthmus.ipae.zone_copy import CopyRules
+from nameserver import Nameserver, needs_knot
+
+pytestmark = needs_knot
+ZONE = dns.name.from_text("map.example.")
+FIRST = "129.144.0.0/16 c20.4.0.3\n10.16.0.0/12 c1.2.2.8\n192.9.5.0/24 c1.213.77.5\n192.9.5.2/32 1.213.77.5\n"
+SECOND = FIRST.replace("c20.4.0.3", "c20.4.0.9") + "130.1.0.0/16 c1.2.2.75\n"
+
+
+def mapping(text):
+    return parse(text.encode()).mapping
+
+
+def zone(text, serial, *, as_text=False, ttl=3600, junk=""):
+    head = ZoneHead(origin="map.example.", serial=serial, server="ns", address="127.0.0.1", ttl=ttl)
+    return "\n".join([*zone_lines(mapping(text), head, as_text=as_text), junk, ""])
+
+
+def ip(text):
+    return Address.parse(text)
+
+
+@pytest.fixture
+def serve(tmp_path_factory):
+    with contextlib.ExitStack() as ended:
+
+        def start(text, **options):
+            server = Nameserver(tmp_path_factory.mktemp("knot"), {"map.example.": text}, **options)
+            ended.callback(server.stop)
+            server.start()
+            return server
+
+        yield start
+
+
+class Follower:
+    """A table that follows a zone, and what came of packets."""
+
+    def __init__(self, server, *, own=(), **rules):
+        self.applied = []
+        self.forwarded = []
+        self.unreachable = []
+        self.table = MappingTable("far", self.apply, own=own)
+        self.rules = DnsRules(
+            zone=ZONE, servers=((ip("127.0.0.1"), server.port),), copy=CopyRules(refresh=1.0, retry=1.0), **rules
+        )
+
+    async def apply(self, whole):
+        self.applied.append(whole)
+
+    async def during(self, script):
+        self.dns = MappingDns(
+            self.rules, self.table, forward=self.forwarded.append, unreachable=self.unreachable.append
+        )
+        self.running = running = asyncio.create_task(self.dns.run())
+        try:
+            async with asyncio.timeout(20):
+                await script(self)
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+        return self
+
+    async def until(self, so):
+        while not so():
+            assert not self.running.done(), self.running.exception()
+            await asyncio.sleep(0.01)
+
+
+def follow(server, script, **options):
+    return asyncio.run(Follower(server, **options).during(script))
+
+
+@pytest.mark.rfc("ipae", "8.1")
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_zone_is_transferred_whole(serve, as_text):
+    async def script(it):
+        await it.until(lambda: it.applied)
+
+    it = follow(serve(zone(FIRST, 5, as_text=as_text)), script)
+    assert it.applied == [mapping(FIRST)]
+    assert it.table.describe()["sources"] == [{"name": "map.example.", "serial": 5, "entries": 4}]
+
+
+@pytest.mark.rfc("ipae", "8.1")
+def test_recent_additions_come_with_the_next_serial_number(serve, monkeypatch):
+    """Only what was added comes, by IXFR (RFC 1995)."""
+    server, seen, process = serve(zone(FIRST, 5)), [], dns.xfr.Inbound.process_message
+
+    def spy(transfer, message):
+        done = process(transfer, message)
+        seen.append((dns.rdatatype.to_text(transfer.rdtype), transfer.incremental))
+        return done
+
+    monkeypatch.setattr(dns.xfr.Inbound, "process_message", spy)
+
+    async def script(it):
+        await it.until(lambda: len(it.applied) == 1)
+        await asyncio.to_thread(server.change, "map.example.", zone(SECOND, 6))
+        it.dns.look_now()
+        await it.until(lambda: len(it.applied) == 2)
+
+    it = follow(server, script)
+    assert it.table.mapping == mapping(SECOND)
+    assert seen == [("AXFR", False), ("IXFR", True)]
+
+
+def test_a_zone_that_maps_an_own_network_elsewhere_is_refused_whole(serve, capsys):
+    server = serve(zone(FIRST, 5))
+    own = (OwnNetwork(Prefix.parse("130.1.7.0/24"), Prefix.parse_sip("1.213.77.5/32")),)
+
+    async def script(it):
+        await it.until(lambda: len(it.applied) == 1)
+        await asyncio.to_thread(server.change, "map.example.", zone(SECOND, 6))
+        it.dns.look_now()
+        await it.until(lambda: it.dns._copy._refused == 6)
+        await asyncio.to_thread(server.change, "map.example.", zone(FIRST + "131.1.0.0/16 c1.2.2.75\n", 7))
+        it.dns.look_now()
+        await it.until(lambda: len(it.applied) == 2)
+
+    it = follow(server, script, own=own)
+    assert it.applied == [mapping(FIRST), mapping(FIRST + "131.1.0.0/16 c1.2.2.75\n")]
+
+
+def test_a_transfer_must_be_signed_where_a_key_is_set(serve):
+    secret = base64.b64encode(b"sixteen octets!!").decode()
+    server = serve(zone(FIRST, 5), key=("mapping.", secret))
+
+    async def script(it):
+        await it.until(lambda: it.applied)
+
+    it = follow(server, script, key=dns.tsig.Key("mapping.", secret, "hmac-sha256"))
+    assert it.applied == [mapping(FIRST)]
+
+
+def test_without_the_key_nothing_is_given(serve):
+    server = serve(zone(FIRST, 5), key=("mapping.", base64.b64encode(b"sixteen octets!!").decode()))
+
+    async def script(it):
+        await it.until(lambda: it.dns._copy._start is not None and not it.dns._copy._busy)
+
+    assert follow(server, script).applied == []
+
+
+@pytest.mark.rfc("ipae", "8.1")
+@pytest.mark.parametrize("rdtype", [NETWORK, dns.rdatatype.TXT])
+def test_a_destination_is_looked_up_when_a_packet_needs_it(serve, rdtype):
+    async def script(it):
+        assert it.dns.miss(ip("129.144.7.9"), ip("10.0.0.1"), b"one") is Outcome.HELD
+        assert it.dns.miss(ip("129.144.7.9"), ip("10.0.0.1"), b"two") is Outcome.HELD
+        await it.until(lambda: it.forwarded)
+        assert it.table.mapping == mapping("129.144.7.0/24 c20.4.0.3")
+        assert it.dns.miss(ip("192.9.5.2"), ip("10.0.0.1"), b"three") is Outcome.HELD
+        assert it.dns.miss(ip("10.31.255.9"), ip("10.0.0.1"), b"four") is Outcome.HELD
+        assert it.dns.miss(ip("10.32.0.1"), ip("10.0.0.1"), b"five") is Outcome.HELD
+        await it.until(lambda: len(it.forwarded) == 4 and it.unreachable)
+
+    server = serve(zone(FIRST, 5, as_text=rdtype != NETWORK))
+    it = follow(server, script, transfer=False, lookups=True, limits=LookupRules(zone=ZONE, rdtype=rdtype))
+    assert it.forwarded[:2] == [b"one", b"two"]
+    assert sorted(it.forwarded[2:]) == [b"four", b"three"]
+    assert it.unreachable == [b"five"]
+    told = it.table.describe()["dns"]
+    assert (told["zone"], told["waiting"], told["missed"]["held"]) == ("map.example.", 0, 5)
+    assert it.table.mapping.lookup(ip("192.9.5.2")) == Prefix.parse_sip("1.213.77.5/32")
+    assert it.table.mapping.lookup(ip("192.9.5.3")) is None
+    assert it.table.mapping.lookup(ip("10.31.255.200")) == Prefix.parse_sip("c1.2.2.8/32")
+
+
+def test_what_the_copy_lacks_is_asked_for_and_forgotten_with_the_next_copy(serve):
+    server = serve(zone(FIRST, 5))
+
+    async def script(it):
+        await it.until(lambda: it.applied)
+        await asyncio.to_thread(server.change, "map.example.", zone(SECOND, 6))
+        it.dns.miss(ip("130.1.9.9"), ip("10.0.0.1"), b"one")
+        await it.until(lambda: it.forwarded)
+        assert it.table.mapping == mapping(FIRST + "130.1.9.0/24 c1.2.2.75")
+        it.dns.look_now()
+        await it.until(lambda: it.table.mapping == mapping(SECOND))
+
+    follow(server, script, lookups=True)
+
+
+def test_packets_are_answered_when_the_nameserver_is_silent(serve):
+    server = serve(zone(FIRST, 5))
+    server.stop()
+
+    async def script(it):
+        it.dns.miss(ip("129.144.7.9"), ip("10.0.0.1"), b"one")
+        await it.until(lambda: it.unreachable)
+
+    it = follow(server, script, transfer=False, lookups=True, timeout=0.1)
+    assert it.unreachable == [b"one"]
+    assert it.table.mapping == Mapping.of()
