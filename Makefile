@@ -27,6 +27,8 @@ soak: ## play every scenario again and again: ROUNDS=10
 bench: ## measure, beside what people use today
 	$(PYTHON) -m isthmus bench forward
 	$(PYTHON) -m isthmus bench lease
+	$(PYTHON) -m isthmus bench map
+	$(PYTHON) -m isthmus bench translate
 
 fresh: ## ./run --once and ./test inside a new Debian 12
 	tools/fresh.sh

@@ -18,6 +18,7 @@ from isthmus.errors import AbiMismatch
 from isthmus.plane.kernel import contact as kernel_contact
 from isthmus.plane.kernel import mapping as kernel_mapping
 from isthmus.plane.kernel import maps
+from isthmus.plane.kernel import own as kernel_own
 from isthmus.plane.kernel import ring as kernel_ring
 from isthmus.plane.kernel.btf import Types
 from isthmus.plane.kernel.maps import STRUCTS, Codec
@@ -112,12 +113,13 @@ def test_the_ring_is_the_references(types: Types) -> None:
         ("octets", 12),
         ("sip", 16),
     ]
-    assert [each.name for each in types.record("rules").fields] == ["flags", "next"]
+    assert [each.name for each in types.record("rules").fields] == ["flags", "next", "ends", "nodes", "sites"]
 
 
 def test_mappings_are_direct_tables(types: Types) -> None:
     text = ABI.read_text()
     assert f"#define MAPPINGS {kernel_mapping.MAPPINGS}\n" in text
+    assert f"#define OWN_FACTOR {kernel_own.OWN_FACTOR:#x}U " in text
     assert f"#define MAPPING_WORDS {kernel_mapping.WORDS}\n" in text
     assert f"#define MAPPING_POINTER {mapping._POINTER:#x}\n" in text
     assert types.record("words").octets == 4 * kernel_mapping.WORDS

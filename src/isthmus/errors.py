@@ -116,13 +116,13 @@ class ConfigError(IsthmusError):
     """A configuration that is wrong; nothing was changed.
 
     Args:
-        path: The file.
+        path: The file; "" where it is not known any more.
         key: The key in it, dotted, or "" for the file as a whole.
         reason: What is wrong and what would be right.
     """
 
     def __init__(self, path: str, *, key: str, reason: str) -> None:
-        super().__init__(f"{path}: {key}: {reason}" if key else f"{path}: {reason}")
+        super().__init__(": ".join(each for each in (path, key, reason) if each))
         self.path = path
         self.key = key
         self.reason = reason

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 
 import pytest
@@ -25,8 +26,7 @@ def test_every_reason_and_every_error_has_a_paragraph_and_nothing_is_left_over()
 def test_a_paragraph_says_why_what_to_do_and_where_it_is_written(each):
     assert len(each.why) > 60
     assert each.do.endswith(".")
-    assert "RFC " in each.rfc
-    assert "§" in each.rfc or "appendix" in each.rfc
+    assert re.search(r"RFC \d+ (§|appendix)|(seed|spec|T93) .*\d\.\d", each.rfc), each.rfc
 
 
 @pytest.mark.parametrize("each", explain.explanations(), ids=lambda each: each.name)
@@ -56,3 +56,10 @@ def test_unknown_words_get_a_hint():
     assert "did you mean NO_BINDING" in refused("explain", "no-bindings")
     assert "'isthmus explain' lists them all" in refused("explain", "999")
     assert "not both" in refused("explain", "NO_BINDING", "--all")
+
+
+def test_log_messages_are_explained_too():
+    told = answer("explain", "way_down")
+    assert (told["kind"], told["level"]) == ("message", "warning")
+    assert "WAY_DOWN (log, warning)" in run("explain", "WAY_DOWN").stdout
+    assert "no log message 'WAY_DOW'" in refused("explain", "WAY_DOW")

@@ -28,7 +28,7 @@ def test_a_right_file_is_described(old):
     digest = parse(OLD.encode()).mapping.digest
     result = run("map", "check", old)
     assert result.exit_code == 0
-    assert result.stdout.startswith(f"3 entries, serial 1, digest {digest}\n")
+    assert result.stdout.startswith(f"3 entries, serial 1\ndigest {digest}\n")
     told = answer("map", "check", old)
     assert told["ok"]
     assert (told["entries"], told["serial"], told["digest"], told["chunks"]) == (3, 1, digest, 1)
@@ -74,7 +74,7 @@ def test_two_files_are_compared(old, new):
 def test_a_file_is_applied_to_a_running_daemon(daemon, old):
     daemon.results["remap"] = {"realm": "far", "entries": 3, "digest": "ab", "added": 3, "removed": 0, "changed": 0}
     result = run("map", "apply", old, "--socket", daemon.path)
-    assert result.stdout == "far: 3 added, 0 removed, 0 changed; 3 entries, digest ab\n"
+    assert result.stdout == "far: 3 added, 0 removed, 0 changed; 3 entries\ndigest ab\n"
     assert answer("map", "apply", "--realm", "far", "--socket", daemon.path)["entries"] == 3
     assert daemon.requests == [{"do": "remap", "path": str(old)}, {"do": "remap", "realm": "far"}]
 
@@ -85,11 +85,13 @@ def test_the_tables_of_a_running_daemon_are_shown(daemon):
     daemon.results["mappings"] = [row | {"dns": {"missed": {"held": 4}}, "found": found}, row | {"found": None}]
     result = run("map", "show", "192.9.5.1", "--socket", daemon.path)
     assert result.stdout.splitlines() == [
-        "far: 3 entries, digest ab",
+        "far: 3 entries",
+        "    digest ab",
         "    3 from a.map, serial 7",
         "    4 packets without a mapping: held",
         "    192.9.5.1: 192.9.5.0/24 to c1.213.77.5/32",
-        "far: 3 entries, digest ab",
+        "far: 3 entries",
+        "    digest ab",
         "    3 from a.map, serial 7",
         "    192.9.5.1: not mapped",
     ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from datetime import datetime
 
@@ -45,6 +46,20 @@ def test_tables_are_not_cut_off(capsys):
     assert "x" * 300 in lines[1]
     assert "[bold]" in lines[2]
     assert lines[1] == lines[1].rstrip()
+
+
+def test_a_terminal_that_is_too_narrow_breaks_wide_columns_and_no_others(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    words = "what is said in many words " * 5
+    output.print_table(("REASON", "REALM", "WHAT"), [("NO_BINDING", "site", words), ("x" * 20, None, "q" * 90)])
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", each) for each in capsys.readouterr().out.splitlines()]
+    assert all(len(each) <= 80 for each in lines)
+    assert lines[1].split()[:3] == ["NO_BINDING", "site", "what"]
+    assert "".join(lines).count("q") == 90
+    assert " ".join(" ".join(lines).split()).count("many words") == 5
+    output.print_table([str(each) for each in range(6)], [["z" * 20] * 6])
+    assert capsys.readouterr().out.count("z" * 20) == 6, "too many columns for any terminal are not cut off either"
 
 
 @pytest.mark.parametrize(

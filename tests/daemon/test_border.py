@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A border router and a node that come up from TOML, between real IP stacks, on the reference plane.
+"""A border router and a node that come up from TOML, between real IP stacks, on both planes.
 
 ::
 
@@ -131,14 +131,14 @@ def network() -> Network:
     )
 
 
-def general(lab: Lab, name: str) -> str:
+def general(lab: Lab, name: str, plane: str) -> str:
     node = lab[name]
-    return f'[isthmus]\nname = "{name}"\nrun = "{node.run_directory}"\nplane = "reference"\n'
+    return f'[isthmus]\nname = "{name}"\nrun = "{node.run_directory}"\nplane = "{plane}"\n'
 
 
-def r1(lab: Lab) -> str:
+def r1(lab: Lab, plane: str) -> str:
     return (
-        general(lab, "r1")
+        general(lab, "r1", plane)
         + f"""
 [[realm]]
 name = "site"
@@ -166,9 +166,9 @@ upstream_port = 5300
     )
 
 
-def r3(lab: Lab) -> str:
+def r3(lab: Lab, plane: str) -> str:
     return (
-        general(lab, "r3")
+        general(lab, "r3", plane)
         + f"""
 [[realm]]
 name = "site"
@@ -216,9 +216,9 @@ realm = "site"
     )
 
 
-def n(lab: Lab) -> str:
+def n(lab: Lab, plane: str) -> str:
     return (
-        general(lab, "n")
+        general(lab, "n", plane)
         + f"""
 [[realm]]
 name = "link"
@@ -232,10 +232,10 @@ border = "10.9.9.1"
     )
 
 
-def m(lab: Lab) -> str:
+def m(lab: Lab, plane: str) -> str:
     """A SIP-only host that leases from an RSIP gateway which knows nothing of SIP but its site's border router."""
     return (
-        general(lab, "m")
+        general(lab, "m", plane)
         + f"""
 [[realm]]
 name = "link"
@@ -270,14 +270,14 @@ def write_map(lab: Lab, name: str, *lines: str) -> None:
     new.rename(path)
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+@pytest.fixture(scope="module", params=["reference", "kernel"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with standing(network()) as made:
         write_map(made, "r1", "201.5.7.0/24  c1.2.2.8")
         for name in ("r1", "r3"):
             made[name].start("names", ISTHMUS[0], "-c", NAMES, ready="ready")
         for name, text in (("r1", r1), ("r3", r3), ("n", n), ("m", m)):
-            made[name].up(text(made))
+            made[name].up(text(made, request.param))
         for name, family in (("d", "4"), ("n", "6"), ("a", "4"), ("r1", "4")):
             made[name].start("service", ISTHMUS[0], "-c", SERVICE, family, ready="ready")
         yield made

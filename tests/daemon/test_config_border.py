@@ -161,6 +161,14 @@ def test_an_implicit_tunnel_ends_at_the_site_when_addresses_are_no_longer_unique
         ('[border]\naddress = "192.3.4.1"', "border.address[0]: '192.3.4.1' is no SIP address"),
         ("[border]" + ROUTE + ROUTE, "border.route[1]: 1.2.2.8/32 is routed already, by route 0"),
         ("[border]" + ROUTE.replace("internet", "outer"), "border.route[0].via.realm: 'outer' is no [[realm]]"),
+        (
+            "[border]" + ROUTE.replace('"128.2.1.2"', '"128.2.1"'),
+            "border.route[0].via.ipae: '128.2.1' is neither an IPv4 address nor \"implicit\"",
+        ),
+        (
+            '[border]\n[border.dns]\nlisten = "192.3.4.2"\nupstream = "ns"',
+            "border.dns.upstream: 'ns' is neither an IPv4 address nor a SIP address",
+        ),
         ("[border]" + ROUTE.replace("ipae =", "native = 'site', ipae ="), "has ipae and native of ipae, native and"),
         ("[border]" + ROUTE.replace("realm =", "neighbour = '1.1.1.1', realm ="), "neighbour goes with native"),
         ('[border]\n[border.alias]\npools = ["100.64.0.0/24"]', "an alias of every residue needs 16 bits or less"),
@@ -308,3 +316,13 @@ def test_the_examples_are_right() -> None:
     examples = Path(__file__).parents[2] / "examples"
     for name in ("border.toml", "node.toml"):
         assert configuration.load(examples / name)
+
+
+def test_rsip_goes_by_the_device_of_a_node_as_by_any_interface_and_nothing_else_does() -> None:
+    device = NODE + '[[realm]]\nname = "programs"\ninterface = "sip0"\n'
+    assert "is the interface of a [[realm]] that is no host.near or gateway.near" in refusal(device)
+    pool = '[[gateway.pool]]\naddress = "192.0.2.1"\nports = "1000-1999"\n'
+    own = 'address = "fd49:5041:4500:6d74:102:208:c905:7fa"\n'
+    assert parsed(f'{device}[gateway]\nnear = "programs"\nrealm = "link"\n{own}{pool}').gateway is not None
+    assert parsed(f'{device}[host]\nnear = "programs"\ngateway = "201.5.7.9"\n').host is not None
+    assert "'sip0' is the interface" in refusal(f'{device}[host]\nnear = "link"\ngateway = "201.5.7.9"\n')

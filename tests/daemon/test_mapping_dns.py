@@ -7,14 +7,14 @@ import contextlib
 
 import dns.name
 import dns.rdatatype
-import dns.tsig
 import dns.xfr
 import pytest
 
 from isthmus.address import Address, Prefix
 from isthmus.border.mapping import Mapping
-from isthmus.daemon.mapping_dns import DnsRules, MappingDns
+from isthmus.daemon.mapping_dns import DnsRules, MappingDns, read_key
 from isthmus.daemon.mapping_table import MappingTable
+from isthmus.errors import ConfigError, PlaneError
 from isthmus.ipae.mapping import OwnNetwork, parse
 from isthmus.ipae.records import NETWORK, ZoneHead, zone_lines
 from isthmus.ipae.resolve import LookupRules, Outcome
@@ -143,15 +143,28 @@ def test_a_zone_that_maps_an_own_network_elsewhere_is_refused_whole(serve, capsy
     assert it.applied == [mapping(FIRST), mapping(FIRST + "131.1.0.0/16 c1.2.2.75\n")]
 
 
-def test_a_transfer_must_be_signed_where_a_key_is_set(serve):
+def test_a_transfer_must_be_signed_where_a_key_is_set(serve, tmp_path):
     secret = base64.b64encode(b"sixteen octets!!").decode()
     server = serve(zone(FIRST, 5), key=("mapping.", secret))
 
     async def script(it):
         await it.until(lambda: it.applied)
 
-    it = follow(server, script, key=dns.tsig.Key("mapping.", secret, "hmac-sha256"))
+    path = tmp_path / "key"
+    path.write_text(f"hmac-sha256:mapping.:{secret}\n")
+    it = follow(server, script, key=read_key(path))
     assert it.applied == [mapping(FIRST)]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "mapping.:c2VjcmV0", "hmac-sha256:mapping.:not base64", "rot13:mapping.:c2VjcmV0"]
+)
+def test_a_file_without_a_key_is_refused(tmp_path, text):
+    (tmp_path / "key").write_text(text)
+    with pytest.raises(ConfigError, match="is no TSIG key"):
+        read_key(tmp_path / "key")
+    with pytest.raises(ConfigError, match="No such file"):
+        read_key(tmp_path / "none")
 
 
 def test_without_the_key_nothing_is_given(serve):
@@ -201,6 +214,41 @@ def test_what_the_copy_lacks_is_asked_for_and_forgotten_with_the_next_copy(serve
         await it.until(lambda: it.table.mapping == mapping(SECOND))
 
     follow(server, script, lookups=True)
+
+
+def test_a_packet_that_comes_while_its_answer_is_programmed_goes_when_the_plane_has_it(serve):
+    """Sent through the plane before, it would be asked for again at once, without end."""
+    had = []
+
+    class Slow(Follower):
+        async def apply(self, whole):
+            assert self.dns.miss(ip("129.144.7.10"), ip("10.0.0.2"), b"late") is Outcome.HELD
+            await super().apply(whole)
+
+    async def script(it):
+        it.dns.miss(ip("129.144.7.9"), ip("10.0.0.1"), b"one")
+        await it.until(lambda: len(it.forwarded) == 2)
+        had.append(it.dns.miss(ip("129.144.7.11"), ip("10.0.0.3"), b"three"))
+
+    follower = Slow(serve(zone(FIRST, 5)), transfer=False, lookups=True)
+    it = asyncio.run(follower.during(script))
+    assert it.forwarded == [b"one", b"late"]
+    assert had == [Outcome.FORWARD]
+
+
+def test_what_a_plane_refuses_is_unreachable(serve, capsys):
+    class Refusing(Follower):
+        async def apply(self, whole):
+            raise PlaneError("no memory")
+
+    async def script(it):
+        it.dns.miss(ip("129.144.7.9"), ip("10.0.0.1"), b"one")
+        await it.until(lambda: it.forwarded)
+        assert it.dns.miss(ip("129.144.7.9"), ip("10.0.0.1"), b"again") is Outcome.HELD
+        await it.until(lambda: it.unreachable)
+
+    it = asyncio.run(Refusing(serve(zone(FIRST, 5)), transfer=False, lookups=True).during(script))
+    assert it.unreachable == [b"again"]
 
 
 def test_packets_are_answered_when_the_nameserver_is_silent(serve):

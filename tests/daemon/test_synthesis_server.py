@@ -292,6 +292,19 @@ def test_a_client_that_asks_too_often_is_not_heard():
     run(test, limits=ServerLimits(per_second=1, burst=3))
 
 
+@pytest.mark.parametrize(("clients", "heard"), [(("192.3.4.0/24",), False), (("192.3.4.0/24", "127.0.0.0/8"), True)])
+def test_a_server_that_names_its_clients_is_no_strangers_amplifier(clients, heard):
+    async def test(bench, _resolver):
+        query = dns.message.make_query("d.example", "AAAA")
+        with contextlib.nullcontext() if heard else pytest.raises(dns.exception.Timeout):
+            await dns.asyncquery.udp(query, "127.0.0.1", port=bench.server.port, timeout=5 if heard else 0.2)
+        with contextlib.nullcontext() if heard else pytest.raises((EOFError, ConnectionError)):
+            await bench.ask("d.example", "AAAA", tcp=True)
+        assert bench.server.counters["no client"] == (0 if heard else 2)
+
+    run(test, limits=ServerLimits(clients=tuple(map(Prefix.parse, clients)), upstream_seconds=0.3))
+
+
 def test_more_questions_at_once_than_there_is_room_for_are_dropped():
     async def test(bench, _resolver):
         query = dns.message.make_query("d.example", "AAAA").to_wire()

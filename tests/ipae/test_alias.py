@@ -139,6 +139,33 @@ def test_the_default_pool_has_64_aliases_for_a_residue():
     assert isinstance(pool.lease(like(PEER, 64), now=0), Overflow)
 
 
+def test_one_site_takes_no_more_than_half_of_a_residue():
+    """Whoever makes up sources of a site, and a packet is enough, leaves as many to the others (spec 8.3)."""
+    pool = AliasPool(realm=SITE, sip=SIP)
+    same = [Address.of_halves(0x05060001, Address(Family.IPV4, number << 16 | 0xFFFF - number)) for number in range(40)]
+    assert len({alias_residue(each) for each in same}) == 1
+    given = [isinstance(pool.lease(each, now=0), Granted) for each in same]
+    assert given == [True] * 32 + [False] * 8
+    other = Address.of_halves(0x05060002, same[0].low)
+    assert isinstance(pool.lease(other, now=0), Granted)
+    pool.expire(now=TTL + GRACE)
+    pool.expire(now=TTL + GRACE + 2 * TTL)
+    assert isinstance(pool.lease(same[-1], now=TTL + GRACE + 2 * TTL), Granted)
+
+
+def test_aliases_are_no_more_than_planes_can_hold_and_one_site_has_half_of_them():
+    pool = AliasPool(realm=SITE, sip=SIP, most=100)
+    sites = [
+        [Address.of_halves(0x05060000 | site, Address(Family.IPV4, number)) for number in range(100)] for site in (1, 2)
+    ]
+    for peers in sites:
+        assert sum(isinstance(pool.lease(each, now=0), Granted) for each in peers) == 50
+    overflow = pool.lease(Address.parse_sip("1.2.2.8/201.5.7.250"), now=1)
+    assert isinstance(overflow, Overflow)
+    assert overflow.free_at == TTL + 10 + 2 * TTL
+    assert isinstance(pool.lease(sites[0][0], now=1), Granted)
+
+
 def test_zero_and_65535_are_one_residue_so_its_low_word_has_a_twin():
     pool = make_pool()
     peer = Address.parse_sip("1.2.2.8/100.65.0.0")  # residue 0x6441: in 100.65/16 the low word is 0 or 65535
@@ -153,16 +180,22 @@ def test_an_alias_outlives_a_restart():
     pool = make_pool()
     (bind,) = pool.lease(PEER, now=0).effects
     fresh = make_pool()
-    fresh.restore(bind.binding, expires_at=bind.lease.expires_at)
+    assert fresh.restore(bind.binding.address, PEER, until=bind.lease.expires_at) == bind.binding
     assert fresh.alias_of(PEER) == bind.binding.address
     assert fresh.lease(like(PEER, 1), now=1).alias != bind.binding.address
     assert [each.key for each in fresh.expire(now=TTL + GRACE)] == [bind.binding.key]
 
 
-def test_a_strangers_binding_is_not_taken_back():
-    (bind,) = make_pool((Prefix.parse("10.1.0.0/16"),)).lease(PEER, now=0).effects
-    with pytest.raises(ValueError, match="no alias"):
-        make_pool().restore(bind.binding, expires_at=9)
+def test_what_these_pools_would_not_have_given_is_not_taken_back():
+    elsewhere = make_pool((Prefix.parse("10.1.0.0/16"),)).lease(PEER, now=0).alias
+    given = make_pool().lease(PEER, now=0).alias
+    pool = make_pool()
+    for alias, peer in ((elsewhere, PEER), (given, Address.parse_sip("1.2.2.8/201.5.7.251"))):
+        with pytest.raises(ValueError, match=f"{alias}"):
+            pool.restore(alias, peer, until=9)
+    pool.restore(given, PEER, until=9)
+    with pytest.raises(ValueError, match="cannot stand"):
+        pool.restore(given, like(PEER, 1), until=9)
 
 
 def test_an_alias_that_could_not_be_bound_rests():

@@ -176,6 +176,7 @@ def _names(order: Sequence[Site]) -> str:
     return "".join(each.name for each in order)
 
 
+@pytest.mark.rfc("ipae", "2.4")
 @pytest.mark.rfc("ipae", "8")
 @pytest.mark.rfc("ipae", "8.1")
 @pytest.mark.parametrize("order", list(itertools.permutations(SITES)), ids=_names)

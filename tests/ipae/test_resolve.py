@@ -7,7 +7,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.mapping import Mapping
 from isthmus.ipae import records
 from isthmus.ipae.mapping import OwnNetwork, parse
@@ -273,6 +273,19 @@ def test_a_late_or_double_reply_does_nothing():
     for each in asks * 2:
         scene.resolver.receive(each, scene.reply(each.name), now=0.0)
     assert scene.answer() == [Changed(), Forward((b"p",))]
+
+
+def test_timers_of_what_was_forgotten_do_not_pile_up():
+    """Long answers that are pushed out by others leave nothing behind before their time."""
+    resolver = Resolver(LookupRules(zone=ZONE, remembered=8, waiting=8, rate=1e9))
+    for number in range(1000):
+        destination = Address(Family.IPV4, 0x14000000 + (number << 8))
+        resolver.miss(destination, THERE, b"p", now=number)
+        for each in resolver.next_effects():
+            if isinstance(each, Ask):
+                resolver.receive(each, Reply(exists=each.octets < 3, ttl=3600.0), now=number)
+    assert len(resolver) == 8
+    assert len(resolver._timers) < 64
 
 
 ASKED = Ask(records.name_of(THERE.number, 2, ZONE), THERE, 2)

@@ -20,6 +20,7 @@ from isthmus.address import Address, Prefix
 from isthmus.border.crossing import Encapsulation, Native, Translate
 from isthmus.border.effect import Bind
 from isthmus.border.realm import Border, Foreign, Unmapped
+from isthmus.border.rules import Rules
 from isthmus.border.verdict import Reason
 from isthmus.plane import Programmable
 from isthmus.plane.reference import ReferencePlane
@@ -91,17 +92,27 @@ def scenes(draw: st.DrawFn) -> Scene:
     }
     node = f"{O_SITE}/192.3.4.2"
     nodes = draw(st.sampled_from([(node,), (node,), (), (node, f"{O_SITE}/192.3.4.9")]))
+    far: dict[str, Any] = {"mtu": draw(st.sampled_from([1500, 1500, 600]))}
+    two_sites = draw(st.integers(0, 2)) == 0
+    if two_sites:
+        # From milestone R on a border router may have two sites, whose IPv4 addresses are the same.
+        far |= {"site": upper("1.2.2.75"), "foreign": draw(st.sampled_from(Foreign))}
+        far["unmapped"] = draw(st.sampled_from(Unmapped))
     system = System(
         site=O_SITE if draw(st.integers(0, 4)) else None,
         ends=((SITE, "192.3.4.2"), (FAR, "128.1.1.1")),
         nodes=nodes,
-        realms={SITE: site, FAR: {"mtu": draw(st.sampled_from([1500, 1500, 600]))}},
+        realms={SITE: site, FAR: far},
+        rules=Rules(site_tunnels=draw(st.booleans())),
     )
     for text in draw(st.lists(st.sampled_from(PREFIXES), unique=True, min_size=2)):
         prefix = Prefix.parse_sip(text)
         system.bind(SIP, prefix, draw(_crossings()))
     if draw(st.integers(0, 4)):
         system.gateway(O_SITE)
+    if two_sites and draw(st.booleans()):
+        system.gateway("1.2.2.75", FAR)
+        system.mapping({"192.3.4.0/25": f"c{O_SITE}", "201.5.7.0/24": "c1.2.2.8"}, FAR)
     if draw(st.integers(0, 3)):
         system.mapping({"201.5.7.0/24": "c1.2.2.8", "203.0.113.0/24": "1.2.2.75", "192.3.4.0/24": f"c{O_SITE}"})
     if draw(st.booleans()):

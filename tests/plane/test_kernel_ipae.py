@@ -19,6 +19,7 @@ from isthmus.border.selector import Selector
 from isthmus.border.verdict import Reason
 from isthmus.plane import Programmable
 from isthmus.plane.kernel import KernelPlane
+from isthmus.plane.reference.ring import LOOKED_AHEAD, SLOTS
 from isthmus.plane.reference.ways import Condition
 from isthmus.wire.ipv4 import Ipv4Header
 from isthmus.wire.sip.header import SipView
@@ -218,6 +219,11 @@ def test_the_ring_shows_what_the_program_sent() -> None:
         assert not ring.has_sent_to(HERE, now=NOW)
         assert not ring.has_sent_to(PEER, now=NOW + 12)
         assert sent(plane, THERE)[3][4:6] == b"\0\5"  # type: ignore[index]
+        assert not ring.is_overrun(now=NOW)
+        for _ in range(SLOTS - LOOKED_AHEAD):
+            ring.number()
+        assert ring.is_overrun(now=NOW)
+        assert not ring.is_overrun(now=NOW + 12)
 
     within(work, [*ROUTES, remap(("201.5.7.0/24", "c1.2.2.8/32"))])
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,23 +14,24 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import FOREVER, Owner, Registration
 from isthmus.border.effect import Bind, Deregister, Ending, Register
 from isthmus.border.ranges import Ranges
-from isthmus.border.realm import Border, Realm, TunnelEnd
+from isthmus.border.realm import Border, Node, Realm, TunnelEnd
 from isthmus.border.verdict import Reason
 from isthmus.errors import Unsupported
 from isthmus.plane import Programmable
-from isthmus.plane.kernel import KernelPlane, pinned
+from isthmus.plane.kernel import KernelPlane, own, pinned
 from isthmus.plane.kernel.image import Image
 from isthmus.plane.kernel.maps import MEANT_BITS
 from plane.fixture import NOW, Fixture, load, scene, stage
-from plane.kernel_under_test import OBJECT, KernelUnderTest
+from plane.kernel_under_test import ETHERNET, OBJECT, KernelUnderTest, context
+from plane.octets import build
 from plane.planes import KernelWithReference
 from plane.test_equivalence import scenes
 from plane.test_kernel_image import OWNER, bind, codec, image, simple
-from plane.test_kernel_plane import OUTWARD, one
+from plane.test_kernel_plane import OUTWARD, one, with_plane
 
 BPF = Path(__file__).parents[2] / "bpf"
 kernel = KernelUnderTest()
@@ -57,7 +60,7 @@ def test_what_is_not_in_the_linear_part_is_read_all_the_same(
     monkeypatch.setattr(pinned, "_object", lambda: by_calls)
     plane = KernelWithReference(kernel)
     found = plane.run(fixture.border, fixture.effects, fixture.packets, NOW, waits=fixture.waits)[-1]
-    assert found == fixture.expected
+    assert fixture.comparable(found) == fixture.comparable(fixture.expected)
 
 
 # --- meant ------------------------------------------------------------------------------------
@@ -202,3 +205,67 @@ def test_realms_that_cannot_be_told_apart_are_refused() -> None:
     realms = (Realm(number=1, name="a"), Realm(number=1025, name="b"))
     with pytest.raises(Unsupported, match="realms 1 and 1025"):
         KernelPlane(Border(realms=realms), pin=None, boot_offset=0.0)
+
+
+# --- our own addresses ------------------------------------------------------------------------
+
+
+def test_every_one_of_our_own_addresses_is_looked_up() -> None:
+    border = Border(
+        realms=(
+            Realm(number=1, name="site", sip=3, site=Prefix.parse_sip("1.213.77.5/32")),
+            Realm(number=2, name="net", sip=3),
+            Realm(number=3, name="sip", family=Family.SIP),
+        ),
+        tunnel_ends=tuple(TunnelEnd(realm=2, address=Address.parse(f"128.1.1.{at}"), leads_to=3) for at in range(1, 9)),
+        nodes=tuple(Node(realm=3, address=Address.parse_sip(f"1.213.77.5/192.3.4.{at}")) for at in range(1, 4)),
+    )
+    ends, nodes, sites = struct.unpack("=3Q", own.bits(border))
+    tables = image(border).tables
+    for table, known, at in (("sip_ends", ends, 4), ("nodes", nodes, 8), ("sites", sites, 0)):
+        assert tables[table]
+        for key in tables[table]:
+            number = int.from_bytes(key[at : at + 4], "big")
+            assert known >> ((number * own.OWN_FACTOR & 0xFFFFFFFF) >> 26) & 1
+    assert nodes.bit_count() <= 3
+
+
+# --- next hops --------------------------------------------------------------------------------
+
+_A_FEW_TICKS = 0.05
+_FAR = "ist1"
+
+
+def ip(*commands: str) -> None:
+    for each in commands:
+        subprocess.run(["ip", *each.split()], check=True, timeout=20)
+
+
+@pytest.mark.root
+def test_a_next_hop_is_remembered_no_longer_than_a_tick() -> None:
+    reason = kernel.available()
+    if reason is not None:
+        pytest.skip(reason)
+    border, effects = stage(scene("gateway"))
+    packet = ETHERNET + build(dict(OUTWARD))
+
+    def to(plane: KernelPlane) -> str:
+        found = kernel.bench().links.find("realm 1")
+        assert found is not None
+        return plane.program.test_run(packet, context(found.index)).packet[:6].hex(":")
+
+    def work(plane: KernelPlane) -> None:
+        plane.apply(effects)
+        subprocess.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True, timeout=20)
+        neighbour = f"neigh replace 198.51.100.9 dev {_FAR} lladdr"
+        ip(f"addr add 198.51.100.1/24 dev {_FAR}", f"{neighbour} 02:00:00:00:00:0a")
+        ip(f"route add 192.156.136.0/24 via 198.51.100.9 dev {_FAR}")
+        try:
+            assert [to(plane) for _ in range(3)] == ["02:00:00:00:00:0a"] * 3
+            ip(f"{neighbour} 02:00:00:00:00:0b")
+            time.sleep(_A_FEW_TICKS)
+            assert [to(plane) for _ in range(3)] == ["02:00:00:00:00:0b"] * 3
+        finally:
+            ip(f"route flush dev {_FAR}", f"neigh flush dev {_FAR}", f"addr flush dev {_FAR}")
+
+    with_plane(border, work)

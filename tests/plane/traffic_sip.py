@@ -77,7 +77,7 @@ class Packets:
         src = rng.choice([*["192.3.4.1", "192.3.4.9"] * 4, *HOSTS])
         dst = rng.choice([*["201.5.7.250", "203.0.113.9", "100.64.108.191"] * 4, *HOSTS])
         number = rng.choice(NUMBERS)
-        return rng.choice([SITE] * 8 + [FAR]), self._header(number, self._transport(number), src, dst)
+        return rng.choice([SITE] * 6 + [FAR]), self._header(number, self._transport(number), src, dst)
 
     def _error(self) -> tuple[int, bytes]:
         """About an IPAE datagram, as if we had sent it."""

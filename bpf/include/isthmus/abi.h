@@ -397,17 +397,25 @@ struct words {
 	__u32 word[MAPPING_WORDS];
 };
 
-/* rules: what of border/rules.py the program has to know. */
+/*
+ * rules: what of border/rules.py the program has to know; and which of the tables of our own addresses are worth asking
+ * about one: those in which the bit of its number is set (the low 32 bits of ends and nodes, the upper ones of sites).
+ */
 struct rules {
 	__u32 flags;
 	__u32 next; /* slot of the ring that is written next */
+	__u64 ends;
+	__u64 nodes;
+	__u64 sites;
 };
+#define OWN_FACTOR 0x9e3779b1U /* bit of a number: the upper six of the lower 32 bits of its product with this */
 
 enum rule {
 	RULE_SLOW = 1,	    /* every SIP packet is the reference plane's */
 	RULE_ICMP_SLOW = 2, /* ICMP whose checksum changes, too */
 	RULE_FIT = 4,	    /* what is whole and may be fragmented becomes SIP without a fragmentation header */
 	RULE_ACCEPT = 8,    /* IPAE datagrams of any source are taken from some */
+	RULE_SITE = 16,	    /* implicit tunnels come from our own site only */
 };
 
 /* ways: from one end to the other of IPAE datagrams, where errors have taught something. */
@@ -432,6 +440,18 @@ struct slot {
 	__be32 remote;
 	__u32 octets; /* of the following */
 	__u8 sip[RING_OCTETS];
+};
+
+/* next_hops: what the kernel's routing has said of two addresses in this tick, by their hash. Each processor has its own. */
+#define NEXT_HOPS 256
+struct next_hop {
+	__u32 tick;
+	__u32 interface;
+	__be32 src;
+	__be32 dst;
+	__u16 tos;
+	__u16 addresses[6]; /* of the link: destination and source */
+	__u16 padding;
 };
 
 /* about: whom pinned maps belong to. */

@@ -18,15 +18,39 @@ static __always_inline enum reason sip_reason(const struct passage *packet)
 	return packet->came == BY_LINK || packet->came == BY_DATAGRAM ? FORWARDED_SIP : TRANSLATED_TO_SIP;
 }
 
+/*
+ * Write the link addresses for a neighbour on a realm's link; false if bpf_redirect_neigh has to. The first packet of a
+ * tick always goes that way, by which the kernel learns that the neighbour is in use and makes sure that it is there.
+ */
+static __noinline int store_known_neighbor(struct __sk_buff *skb, const struct realm *realm, __be32 neighbor)
+{
+	struct bpf_fib_lookup route = { .family = AF_INET };
+	struct next_hop *known = next_hop_of(0, neighbor);
+
+	if (!realm)
+		return 0;
+	route.ifindex = realm->interface;
+	route.ipv4_dst = neighbor;
+	if (is_next_hop(known, &route))
+		return store(skb, 0, known->addresses, sizeof(known->addresses));
+	keep_question(known, &route);
+	if (!bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT) && route.ifindex == realm->interface &&
+	    route.ipv4_dst == neighbor)
+		keep_answer(known, &route);
+	return 0;
+}
+
 /* Send a SIP packet on as it is (seed IPAE 4.2.1; RFC 8507 §8.4). */
 static __noinline int native(struct __sk_buff *skb, struct ingress *from, struct passage *packet,
 			     const struct endpoint *way)
 {
 	struct bpf_redir_neigh next = { .nh_family = AF_INET };
 	struct realm *realm;
+	bool bare;
 
 	if (!from || !packet || !way)
 		return TC_ACT_SHOT;
+	bare = !from->link;
 	realm = realm_of(way->realm);
 	if (!realm || !realm->interface)
 		return drop(skb, NO_ROUTE);
@@ -40,6 +64,8 @@ static __noinline int native(struct __sk_buff *skb, struct ingress *from, struct
 	    !with_link(skb, from))
 		return drop(skb, NO_ROUTE);
 	count(skb, realm->number, sip_reason(packet));
+	if (!bare && store_known_neighbor(skb, realm, next.ipv4_nh))
+		return bpf_redirect(realm->interface, 0);
 	return bpf_redirect_neigh(realm->interface, &next, sizeof(next), 0);
 }
 

@@ -19,13 +19,13 @@ static __always_inline enum reason came_right(const struct ingress *from, const 
 
 	if (home && home->site && home->site == site)
 		return 0;
-	if (bpf_map_lookup_elem(&sites, &site))
+	if (is_site(site))
 		return SITE_SOURCE_OUTSIDE;
-	if (outer == packet->sip.src[1])
+	if (outer == packet->sip.src[1] && !(rule_flags() & RULE_SITE))
 		return 0;
 	way = crossing(route(packet->realm, packet->sip.src));
-	if (way && way->kind == ENCAPSULATION && !(way->flags & ENDPOINT_IMPLICIT) && way->realm == from->realm &&
-	    way->remote[0] == outer)
+	if (way && way->kind == ENCAPSULATION && way->realm == from->realm &&
+	    outer == (way->flags & ENDPOINT_IMPLICIT ? packet->sip.src[1] : way->remote[0]))
 		return 0;
 	return rule_flags() & RULE_ACCEPT ? PUNTED : WRONG_WAY;
 }

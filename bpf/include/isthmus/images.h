@@ -14,13 +14,24 @@
 #define FAMILY_IPV6 6
 #define FAMILY_SIP 8
 
-static __always_inline __u32 rule_flags(void)
+static __always_inline struct rules *the_rules(void)
 {
-	struct rules *found;
 	__u32 zero = 0;
 
-	found = bpf_map_lookup_elem(&rules, &zero);
+	return bpf_map_lookup_elem(&rules, &zero);
+}
+
+static __always_inline __u32 rule_flags(void)
+{
+	struct rules *found = the_rules();
+
 	return found ? found->flags : RULE_SLOW;
+}
+
+/* Whether one of our own addresses may have this number; most have not, and then there is nothing to look up. */
+static __always_inline bool may_be_own(__u64 known, __be32 number)
+{
+	return known >> (bpf_ntohl(number) * OWN_FACTOR >> 26) & 1;
 }
 
 /*
@@ -30,15 +41,25 @@ static __always_inline __u32 rule_flags(void)
 static __always_inline __be32 *sip_end(__be32 realm, __be32 address)
 {
 	struct place key = place(realm, address);
+	struct rules *known = the_rules();
 
-	return bpf_map_lookup_elem(&sip_ends, &key);
+	return known && may_be_own(known->ends, address) ? bpf_map_lookup_elem(&sip_ends, &key) : 0;
 }
 
 static __always_inline bool is_node(__be32 realm, const __be32 *address)
 {
 	struct place key = { .realm = realm, .address = { address[0], address[1] } };
+	struct rules *known = the_rules();
 
-	return bpf_map_lookup_elem(&nodes, &key);
+	return known && may_be_own(known->nodes, address[1]) && bpf_map_lookup_elem(&nodes, &key);
+}
+
+/* Whether the IPv4 of a site is one of our realms. */
+static __always_inline bool is_site(__be32 site)
+{
+	struct rules *known = the_rules();
+
+	return known && may_be_own(known->sites, site) && bpf_map_lookup_elem(&sites, &site);
 }
 
 /* Whether an address lies in the site of another realm than the one its packet came in (spec 9.4). */
@@ -47,7 +68,7 @@ static __always_inline bool is_of_another_site(__be32 realm, const __be32 *addre
 	struct sip_realm *home = sip_realm_of(realm);
 	__be32 site = site_of(address);
 
-	return !(home && home->site == site) && bpf_map_lookup_elem(&sites, &site);
+	return !(home && home->site == site) && is_site(site);
 }
 
 /* The binding of an address by longest prefix; null if there is none. */

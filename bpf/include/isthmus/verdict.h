@@ -137,22 +137,69 @@ static __always_inline bool store_neighbor(struct __sk_buff *skb, const struct b
 	return store(skb, 0, addresses, sizeof(addresses));
 }
 
+/*
+ * Where the answer about two addresses is kept. Asking the kernel costs more than anything else that is done to a packet, so
+ * it is asked once in a tick.
+ */
+static __always_inline struct next_hop *next_hop_of(__be32 src, __be32 dst)
+{
+	__u32 number = (bpf_ntohl(src) * 31 + bpf_ntohl(dst)) * 0x9e3779b1U >> 24;
+
+	return bpf_map_lookup_elem(&next_hops, &number);
+}
+
+static __always_inline bool is_next_hop(const struct next_hop *known, const struct bpf_fib_lookup *asked)
+{
+	return known && known->tick == (__u32)bpf_jiffies64() && known->dst == asked->ipv4_dst &&
+	       known->src == asked->ipv4_src && known->interface == asked->ifindex && known->tos == asked->tos;
+}
+
+/* Keep what was asked; what the kernel says of it comes later. */
+static __always_inline void keep_question(struct next_hop *known, const struct bpf_fib_lookup *asked)
+{
+	if (!known)
+		return;
+	known->tick = 0;
+	known->interface = asked->ifindex;
+	known->src = asked->ipv4_src;
+	known->dst = asked->ipv4_dst;
+	known->tos = asked->tos;
+}
+
+static __always_inline void keep_answer(struct next_hop *known, const struct bpf_fib_lookup *route)
+{
+	if (!known)
+		return;
+	__builtin_memcpy(known->addresses, route->dmac, ETH_ALEN);
+	__builtin_memcpy(known->addresses + ETH_ALEN / 2, route->smac, ETH_ALEN);
+	known->tick = bpf_jiffies64();
+}
+
 /* Send a finished packet on into a realm. */
 static __noinline int forward(struct __sk_buff *skb, struct ingress *from, const struct realm *realm,
 			      const struct iphdr *header, enum reason why)
 {
 	struct bpf_fib_lookup route = { .family = AF_INET };
+	struct next_hop *known;
 	bool bare;
 
 	if (!from || !header)
 		return TC_ACT_SHOT;
 	if (!realm || !realm->interface)
 		return drop(skb, NO_ROUTE);
+	known = next_hop_of(header->saddr, header->daddr);
 	route.ifindex = realm->interface;
 	route.tos = header->tos & ~3;
 	route.ipv4_src = header->saddr;
 	route.ipv4_dst = header->daddr;
 	bare = !from->link;
+	if (!bare && is_next_hop(known, &route)) {
+		if (!store(skb, 0, known->addresses, sizeof(known->addresses)))
+			return drop(skb, NO_ROUTE);
+		count(skb, realm->number, why);
+		return bpf_redirect(realm->interface, 0);
+	}
+	keep_question(known, &route);
 	if (!with_link(skb, from))
 		return drop(skb, NO_ROUTE);
 	switch (bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT)) {
@@ -161,6 +208,7 @@ static __noinline int forward(struct __sk_buff *skb, struct ingress *from, const
 			break;
 		if (!store_neighbor(skb, &route))
 			return drop(skb, NO_ROUTE);
+		keep_answer(known, &route);
 		count(skb, realm->number, why);
 		return bpf_redirect(realm->interface, 0);
 	case BPF_FIB_LKUP_RET_BLACKHOLE:

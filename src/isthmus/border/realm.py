@@ -106,7 +106,7 @@ class Border:
     slice_size: int = 64
     "Ports of an aligned slice, a power of two: what the kernel plane keeps one word for."
     nodes: tuple[Node, ...] = ()
-    "Our SIP addresses; the first of a realm is the source of what we say ourselves."
+    "Our SIP addresses, then Anyone addresses that are ours with them; the first of a realm is who says what we say."
     rules: Rules = Rules()
     "What IPAE leaves to configuration."
 

@@ -47,6 +47,9 @@ class Rules:
     "Whether packets whose source routes name us as a stop go on (spec 2.5)."
     accept_from: tuple[Prefix, ...] = ()
     "IPv4 systems that IPAE datagrams of any source are taken from (spec 9.4)."
+    site_tunnels: bool = False
+    """Whether implicit tunnels come from our own site only (erratum E22). What comes from a system elsewhere is then
+    its own only if a route to it leads there: else one IPv4 address could speak for every site."""
     probe_on_error: bool = False
     "Send what is too long for what is known of its way, too, so that this is refreshed (T93 4.5)."
     relay_layers: frozenset[int] = frozenset({1, 2, 3})

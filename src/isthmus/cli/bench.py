@@ -55,6 +55,26 @@ def lease(*, quick: Quick = False, as_json: output.Json = False) -> None:
     _run("lease", quick=quick, as_json=as_json)
 
 
+@app.command(name="map")
+@output.plain_errors
+def mapping(*, quick: Quick = False, as_json: output.Json = False) -> None:
+    """Measure mapping tables of a million IPv4 prefixes, beside the kernel's routing table.
+
+    Reading and loading them, memory, lookups, changes, and what they cost a packet.
+    """
+    _run("map", quick=quick, as_json=as_json)
+
+
+@app.command()
+@output.plain_errors
+def translate(*, quick: Quick = False, as_json: output.Json = False) -> None:
+    """Measure translation between IPv4 and SIP, beside tayga's between IPv4 and IPv6.
+
+    Needs tayga (Debian: apt-get install tayga) and /dev/net/tun.
+    """
+    _run("translate", quick=quick, as_json=as_json)
+
+
 def _run(name: str, *more: str, quick: bool, as_json: bool) -> None:
     script = Path(isthmus.__file__).parents[2] / "bench" / f"{name}.py"
     if not script.is_file():

@@ -76,6 +76,8 @@ def decode(
         output.fail(f"{source}: nothing to decode")
 
 
+_ETHERNET_OCTETS = 14
+_NAMES = {0x0806: "ARP", 0x88CC: "LLDP"}
 _USUAL = text.SipReading()
 
 
@@ -84,7 +86,7 @@ def describe(item: Item, sip: text.SipReading = _USUAL) -> dict[str, Any]:
     if item.frame is not None:
         found = pcapng.network(item.frame)
         if found is None:
-            problem = f"no IP packet in a frame of link type {item.frame.link_type}"
+            problem = _no_packet(item.frame)
             return {"layer": "frame", "error": problem, "octets": item.octets.hex()}
     elif _is_rsip(item.octets):
         return text.rsip_to_dict(item.octets)
@@ -92,6 +94,14 @@ def describe(item: Item, sip: text.SipReading = _USUAL) -> dict[str, Any]:
         found = _without_ethernet(item.octets)
     ethertype, packet = found
     return text.to_dict(packet, ethertype=ethertype, sip=sip)
+
+
+def _no_packet(frame: pcapng.Frame) -> str:
+    """Why nothing is decoded: what else is in a frame of Ethernet, or a link that is not known."""
+    if frame.link_type == pcapng.ETHERNET and len(frame.octets) >= _ETHERNET_OCTETS:
+        kind = int.from_bytes(frame.octets[_ETHERNET_OCTETS - 2 : _ETHERNET_OCTETS], "big")
+        return f"no IP packet: {_NAMES.get(kind, 'EtherType')} ({kind:#06x})"
+    return f"no IP packet in a frame of link type {frame.link_type}"
 
 
 def _shown(number: int, item: Item, *, as_tree: bool, sip: text.SipReading = _USUAL) -> str:

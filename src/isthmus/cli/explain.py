@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``isthmus explain``: what a drop reason or an RSIP error number means, and what to do about it."""
+"""``isthmus explain``: what a drop reason, an RSIP error number or a log message means, and what to do about it."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Annotated, Any
@@ -87,19 +88,29 @@ def find(word: str) -> Explanation | None:
 def explain(
     word: Annotated[
         str | None,
-        typer.Argument(metavar="[REASON|NUMBER]", help="A reason such as NO_BINDING, or an RSIP error such as 313."),
+        typer.Argument(
+            metavar="[REASON|NUMBER|MESSAGE]",
+            help="A reason such as NO_BINDING, an RSIP error such as 313, or a log message such as WAY_DOWN.",
+        ),
     ] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="Explain every reason and every error.")] = False,
     as_json: output.Json = False,
 ) -> None:
-    """Say what a drop reason or an RSIP error means, why it happens and what to do.
+    """Say what a drop reason, an RSIP error or a log message means, why it happens and what to do.
 
     The counters of 'isthmus counters', the verdicts of 'isthmus check' and the log all use
-    these names. Without a word, every name is listed with one sentence.
+    these names. Without a word, every reason and error is listed with one sentence.
     """
     if word is not None and everything:
         output.fail("give a word or --all, not both")
+    message = None if word is None or find(word) is not None else _message(word)
+    if message is not None:
+        if as_json:
+            output.print_json(message)
+        else:
+            typer.echo(_wrapped("{name} (log, {level})\n\n{happened}\n\n{do}".format(**message)))
+        return
     chosen = explanations() if word is None else (one(word),)
     if as_json:
         found: list[dict[str, Any]] = [asdict(each) for each in chosen]
@@ -108,6 +119,23 @@ def explain(
         output.print_table(("NUMBER", "NAME", "MEANING"), ((e.number, e.name, e.happened) for e in chosen))
     else:
         typer.echo("\n\n\n".join(_wrapped(each.text) for each in chosen))
+
+
+def _message(word: str) -> dict[str, str] | None:
+    """What a log message means."""
+    from isthmus.daemon.messages import Message
+
+    name = word.strip().upper()
+    if name not in Message.__members__:
+        return None
+    level, happened, do = Message[name].value
+    return {
+        "kind": "message",
+        "name": name,
+        "level": logging.getLevelName(level).lower(),
+        "happened": happened,
+        "do": do,
+    }
 
 
 def one(word: str) -> Explanation:
@@ -119,7 +147,7 @@ def one(word: str) -> Explanation:
         names = [each.name for each in explanations()]
         near = get_close_matches(word.upper().replace("-", "_"), names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "'isthmus explain' lists them all"
-        output.fail(f"there is no reason and no RSIP error {word!r}; {hint}")
+        output.fail(f"there is no reason, no RSIP error and no log message {word!r}; {hint}")
     return found
 
 

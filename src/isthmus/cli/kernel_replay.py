@@ -19,18 +19,20 @@ from typing import TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from isthmus.border.effect import Bind, Register
 from isthmus.border.realm import Border
 from isthmus.border.verdict import Drop, Forward, Pass, Punt, Reason, Verdict
+from isthmus.cli.replay import Standing
 from isthmus.errors import PlaneError, Unsupported
 from isthmus.plane.kernel import KernelPlane
 from isthmus.plane.kernel.attach import Link
 
 _CLONE_NEWNET = 0x40000000
 _MAC = "02:00:00:00:00:01"
-_ETHERNET = bytes.fromhex("0200000000010200000000020800")
-_SHORTEST = 20
-"Linux runs no program over an IPv4 frame shorter than its header."
+_ADDRESSES = bytes.fromhex("020000000001020000000002")
+_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+_LINK_OCTETS = 14
+_SHORTEST = {_IPV4: 20, _IPV6: 40}
+"Linux runs no program over a frame shorter than the header of what its EtherType says."
 _SKB_OCTETS, _IFINDEX_AT, _CB_AT = 192, 40, 48
 "``struct __sk_buff`` of linux/bpf.h. The program leaves realm and reason plus one in ``cb``."
 _T = TypeVar("_T")
@@ -48,9 +50,10 @@ class KernelReplay:
         PlaneError: it cannot be loaded here.
     """
 
-    def __init__(self, border: Border, effects: Sequence[Register | Bind], now: float) -> None:
+    def __init__(self, border: Border, effects: Sequence[Standing], now: float) -> None:
         self._thread = ThreadPoolExecutor(1, "kernel-replay")
         self._links = _Interfaces()
+        self._border = border
         try:
             self._plane = self._do(lambda: self._open(border, effects, now))
         except BaseException:
@@ -73,28 +76,33 @@ class KernelReplay:
     def _do(self, work: Callable[[], _T]) -> _T:
         return self._thread.submit(work).result()
 
-    def _open(self, border: Border, effects: Sequence[Register | Bind], now: float) -> KernelPlane:
+    def _open(self, border: Border, effects: Sequence[Standing], now: float) -> KernelPlane:
         if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
             reason = os.strerror(ctypes.get_errno())
             raise Unsupported(f"a network namespace: {reason}", remedy="run as root, or use --plane reference")
         plane = KernelPlane(border, pin=None, boot_offset=now - _whole_second(), links=self._links)
         try:
+            plane.reconcile(effects)
             for realm in border.realms:
                 plane.attach(realm.number, f"realm{realm.number}", punt=f"realm{realm.number}")
-            plane.apply(effects)
         except BaseException:
             plane.close()
             raise
         return plane
 
+    def _ethertype(self, realm: int, packet: bytes) -> bytes:
+        """Version 6 is SIP where the link has IPv4 and SIP, and IPv6 elsewhere."""
+        of_sip = self._border.realm(realm).sip is not None
+        return _IPV6 if not of_sip and packet[:1] and packet[0] >> 4 == 6 else _IPV4
+
     def _run(self, realm: int, packet: bytes) -> Verdict:
-        if len(packet) < _SHORTEST:
+        kind = self._ethertype(realm, packet)
+        if len(packet) < _SHORTEST[kind]:
             return Pass()
         link = self._links.find(f"realm{realm}")
         context = bytearray(_SKB_OCTETS)
         struct.pack_into("=I", context, _IFINDEX_AT, link.index)
-        program = self._plane._loaded.program  # noqa: SLF001 - a test run is of the program, not of the plane
-        ran = program.test_run(_ETHERNET + packet, bytes(context))
+        ran = self._plane.program.test_run(_ADDRESSES + kind + packet, bytes(context))
         into = int.from_bytes(ran.context[_CB_AT : _CB_AT + 4], "big")
         number = struct.unpack_from("=I", ran.context, _CB_AT + 4)[0]
         if not number:
@@ -106,7 +114,7 @@ class KernelReplay:
             return Punt()
         if reason.is_drop:
             return Drop(reason)
-        return Forward(into, (ran.packet[len(_ETHERNET) :],), reason)
+        return Forward(into, (ran.packet[_LINK_OCTETS:],), reason)
 
 
 class _Interfaces:

@@ -66,8 +66,9 @@ def check(
         output.print_json({"ok": True, **described})
         return
     serial = "no serial number" if table.serial is None else f"serial {table.serial}"
-    typer.echo(f"{described['entries']} entries, {serial}, digest {described['digest']}")
-    typer.echo(f"kernel plane: 64 MiB, and 1 KiB for each block of 256 addresses that is cut up: {described['chunks']}")
+    typer.echo(f"{_entries(described)}, {serial}")
+    typer.echo(f"digest {described['digest']}")
+    typer.echo(f"kernel plane: 64 MiB, and 1 KiB for each /24 that is cut up: {described['chunks']}")
 
 
 @app.command()
@@ -135,7 +136,8 @@ def apply(
         output.print_json(answer)
         return
     counts = "{added} added, {removed} removed, {changed} changed".format(**answer)
-    typer.echo(f"{answer['realm']}: {counts}; {answer['entries']} entries, digest {answer['digest']}")
+    typer.echo(f"{answer['realm']}: {counts}; {_entries(answer)}")
+    typer.echo(f"digest {answer['digest']}")
 
 
 @app.command()
@@ -157,7 +159,8 @@ def show(
         output.print_json(rows)
         return
     for row in rows:
-        typer.echo(f"{row['realm']}: {row['entries']} entries, digest {row['digest']}")
+        typer.echo(f"{row['realm']}: {_entries(row)}")
+        typer.echo(f"    digest {row['digest']}")
         for source in row["sources"]:
             serial = "" if source["serial"] is None else f", serial {source['serial']}"
             typer.echo(f"    {source['entries']} from {source['name']}{serial}")
@@ -223,6 +226,10 @@ def _described(table: Table) -> dict[str, Any]:
         "octets": table.mapping.octets,
         "chunks": chunks_needed(table.mapping),
     }
+
+
+def _entries(row: dict[str, Any]) -> str:
+    return "1 entry" if row["entries"] == 1 else f"{row['entries']} entries"
 
 
 def _upper(entry: Any) -> str:

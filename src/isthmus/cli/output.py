@@ -46,6 +46,10 @@ State = Annotated[
 ]
 """The option of every command that can do without a daemon."""
 
+_NARROW = 20
+"Columns of a table that are not wider are never broken."
+_UNLIMITED = 1000
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -98,19 +102,27 @@ def print_line(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under headings; where there is no terminal nothing is cut off."""
+    """Print rows under headings; where a terminal is too narrow, the wide columns go on in the next line.
+
+    Where there is no terminal, each row is one line.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 1000
+        console.width = _UNLIMITED
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    wide = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    least = [min(each, _NARROW) for each in wide]
+    console.width = max(console.width, sum(least) + 2 * len(least))
+    for column, widest, narrowest in zip(columns, wide, least, strict=True):
+        whole = widest == narrowest or console.width == _UNLIMITED
+        table.add_column(column, no_wrap=whole, min_width=narrowest, overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
     with console.capture() as captured:
         console.print(table)
     typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -214,7 +214,7 @@ def forwarding() -> Finding:
     """Whether the machine routes at all."""
     if sysctl("net/ipv4/ip_forward") == "1":
         return ok("ip_forward", "on")
-    remedy = "at a gateway: sysctl -w net.ipv4.ip_forward=1, so that what the reference plane writes is routed"
+    remedy = "at a gateway or border router: sysctl -w net.ipv4.ip_forward=1, or nothing but the kernel plane forwards"
     return warn("ip_forward", "off", remedy)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from isthmus.cli.finding import Finding, missing, ok, warn
 from isthmus.errors import ConfigError, IsthmusError
 
 if TYPE_CHECKING:
+    from isthmus.address import Address
     from isthmus.daemon.config import Config
 
 _SMALLEST_LINK = 1284
@@ -20,8 +22,15 @@ _SMALLEST_LINK = 1284
 def findings(config: Config) -> Iterator[Finding]:
     """Look at addresses, offloads, IPv6 sockets and the mapping file."""
     yield from _addresses(config)
+    from isthmus.daemon import config as configuration
+    from isthmus.daemon.link_address import is_there
+
     for each in config.realm:
-        yield _merging(each.interface)
+        if is_there(each.interface):
+            yield _merging(each.interface)
+    dns = next((each.dns for each in (config.border, config.node) if each is not None), None)
+    if dns is not None:
+        yield _name_server(configuration.address(dns.listen), dns.port)
     if config.node is not None:
         yield from _programs(config)
     if config.border is not None and config.border.mapping is not None:
@@ -40,6 +49,17 @@ def _addresses(config: Config) -> Iterator[Finding]:
         return
     ends = ", ".join(str(each.address) for each in terms.border.tunnel_ends)
     yield ok(f"{name} addresses", f"IPAE datagrams come to {ends}" if ends else "no IPAE datagrams come here")
+
+
+def _name_server(address: Address, port: int) -> Finding:
+    from isthmus.daemon.synthesis_server import problem_of, remedy_of
+
+    name, problem = f"dns {address}", problem_of(address, port)
+    if problem is None:
+        return ok(name, f"port {port} can be listened on")
+    if problem.errno == errno.EADDRINUSE:
+        return warn(name, f"port {port} is in use", "nothing, if this isthmus runs; else let the other server end")
+    return missing(name, f"port {port}: {remedy_of(problem)}", "correct the configuration, or give what is lacking")
 
 
 def _merging(interface: str) -> Finding:
@@ -77,6 +97,8 @@ def _mapping(config: Config) -> Iterator[Finding]:
     try:
         table = read_table(path, own_networks(config, Surroundings.of(config)))
     except IsthmusError as error:
-        yield missing("mapping", str(error).splitlines()[0], f"isthmus map check {path}")
+        remedy = f"isthmus map check {path}" if path.exists() else "write it (docs/mapping.md), or an empty one"
+        yield missing("mapping", str(error).splitlines()[0], remedy)
     else:
-        yield ok("mapping", f"{path} has {len(table.mapping)} entries")
+        count = len(table.mapping)
+        yield ok("mapping", f"{path} has {count} {'entry' if count == 1 else 'entries'}")

@@ -4,20 +4,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, assert_never
 
-from isthmus.border.effect import Bind, Register
+from isthmus.address import Family
+from isthmus.border.effect import Bind, Register, Remap
 from isthmus.border.realm import Border
 from isthmus.border.verdict import Drop, Forward, Hold, Pass, Punt, Reason, Reply, Verdict
 from isthmus.cli.bindings_file import Place
 from isthmus.daemon.config import Config
 from isthmus.errors import IsthmusError, WireError
 from isthmus.wire import pcapng
-from isthmus.wire.ipv4 import Ipv4View
+from isthmus.wire.ipv4 import MINIMUM_OCTETS, Ipv4View
 from isthmus.wire.ipv6 import Ipv6View
+from isthmus.wire.sip import ipae
+
+Standing = Register | Bind | Remap
+"""What a plane is programmed with before the first packet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,8 @@ class Arrival:
     packet: bytes
     time: float
     "Seconds since 1970; 0 where the capture has none."
+    kind: int | None = None
+    "EtherType; None: the capture has none."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +44,7 @@ class Outcome:
     """What a plane did with a packet."""
 
     verdict: str
-    "forward, reply, drop, pass or punt."
+    "forward, reply, drop, hold, pass or punt."
     reason: Reason
     realm: int | None = None
     "Where what was sent went."
@@ -58,6 +65,7 @@ class Replayed(Protocol):
         """Let go of it."""
 
 
+_ETHERTYPE_IPV6 = 0x86DD
 _TUNNEL_MTU = 1480
 """Where neither the configuration nor a binding says it: IP-IP over Ethernet."""
 
@@ -78,10 +86,10 @@ def place_of(config: Config) -> Place:
 
 
 def border_of(config: Config, effects: Sequence[Register | Bind]) -> Border:
-    """What a plane must know, from a configuration; a host's own address from its bindings.
+    """What the plane of a gateway or host must know, from a configuration; a host's own address from its bindings.
 
     Raises:
-        IsthmusError: a host without bindings.
+        IsthmusError: a host without bindings, or neither of the two.
     """
     if config.gateway is not None:
         from isthmus.daemon import gateway
@@ -89,7 +97,8 @@ def border_of(config: Config, effects: Sequence[Register | Bind]) -> Border:
         return gateway.border(config)
     from isthmus.daemon import settlement
 
-    assert config.host is not None
+    if config.host is None:
+        raise IsthmusError("an [endpoint] holds what its gateway tells it: check with the gateway's configuration")
     here = next((each.binding.tunnel.local for each in effects if isinstance(each, Bind)), None)
     if here is None:
         raise IsthmusError("a host's configuration says nothing of its leases: give them with --leases")
@@ -110,26 +119,36 @@ def standing(path: Path) -> tuple[Register | Bind, ...]:
     return registered + tuple(Bind(binding=each.binding, lease=each.lease) for each in kept.bindings)
 
 
-def arrivals(frames: Sequence[pcapng.Frame], border: Border, *, realm: str | None) -> Iterator[Arrival]:
+RealmOf = Callable[[int | None, bytes], int]
+"""Guesses the realm that a packet arrived in, from its EtherType, if that is known, and its octets."""
+
+
+def arrivals(
+    frames: Sequence[pcapng.Frame], border: Border, *, realm: str | None, realm_of: RealmOf | None = None
+) -> Iterator[Arrival]:
     """Give the IP packets of a capture.
 
     A packet arrived in the realm that is named; or else, if the capture has several interfaces, in
-    the realm of the same place in the file as its interface; or else in the near realm if it is addressed
-    to a tunnel end there, and in the leased realm if not.
+    the realm of the same place in the file as its interface; or else where ``realm_of`` says; without that in
+    the near realm if it is addressed to a tunnel end there, and in the leased realm if not.
     """
     several = any(frame.interface for frame in frames)
     named = {each.name: each.number for each in border.realms}
+    links = [each.number for each in border.realms if each.family is not Family.SIP]
     for number, frame in enumerate(frames, start=1):
-        packet = pcapng.ip_octets(frame)
-        if packet is None:
+        found = pcapng.network(frame)
+        if found is None:
             continue
+        kind, packet = found
         if realm is not None:
             at = named[realm]
         elif several:
-            at = border.realms[min(frame.interface, len(border.realms) - 1)].number
+            at = links[min(frame.interface, len(links) - 1)]
         else:
-            at = _by_destination(packet, border)
-        yield Arrival(number=number, realm=at, packet=packet, time=frame.time_ns / 1e9)
+            at = _by_destination(packet, border) if realm_of is None else realm_of(kind, packet)
+        if kind == _ETHERTYPE_IPV6 and border.realm(at).sip is not None:
+            continue  # IPv6 beside SIP on one link: no plane is given any
+        yield Arrival(number=number, realm=at, packet=packet, time=frame.time_ns / 1e9, kind=kind)
 
 
 def first_time(frames: Sequence[pcapng.Frame]) -> float:
@@ -176,7 +195,18 @@ def outcome(verdict: Verdict) -> Outcome:
             assert_never(verdict)
 
 
-def reference(border: Border, effects: Sequence[Register | Bind], now: float) -> Replayed:  # noqa: ARG001
+def without_numbers(outcome: Outcome) -> Outcome:
+    """An outcome without the identification of IPAE datagrams: each plane counts its own (docs/data-plane.md)."""
+    return replace(outcome, packets=tuple(map(_unnumbered, outcome.packets)))
+
+
+def _unnumbered(packet: bytes) -> bytes:
+    if len(packet) < MINIMUM_OCTETS or packet[0] >> 4 != 4 or packet[9] != ipae.PROTOCOL:
+        return packet
+    return packet[:4] + bytes(2) + packet[6:10] + bytes(2) + packet[12:]
+
+
+def reference(border: Border, effects: Sequence[Standing], now: float) -> Replayed:  # noqa: ARG001
     """The reference plane, programmed."""
     from isthmus.plane.reference import ReferencePlane
 
@@ -185,7 +215,7 @@ def reference(border: Border, effects: Sequence[Register | Bind], now: float) ->
     return plane
 
 
-def kernel(border: Border, effects: Sequence[Register | Bind], now: float) -> Replayed:
+def kernel(border: Border, effects: Sequence[Standing], now: float) -> Replayed:
     """The kernel plane, programmed, whose clock says ``now``; packets go through the kernel's program test run.
 
     Raises:

@@ -49,4 +49,8 @@ def routes(
         typer.echo(_NOTHING[which])
     else:
         columns = _COLUMNS[which]
-        output.print_table([each.upper() for each in columns], [[row[each] for each in columns] for row in rows])
+        output.print_table([each.upper() for each in columns], [[_cell(row[each]) for each in columns] for row in rows])
+
+
+def _cell(value: object) -> object:
+    return {True: "yes", False: None}.get(value, value) if isinstance(value, bool) else value

@@ -16,7 +16,8 @@ def tunnels(*, socket: output.Socket = None, as_json: output.Json = False) -> No
 
     Soft state: the largest datagram that gets through, for ten minutes; that the other end cannot be
     reached, and by whom that was said, and how many hops were not enough, for half a minute. A way of which nothing is
-    known is not shown, and is as good as its interface.
+    known is not shown, and is as good as its interface. A way from one SIP address to another is shown at a host where
+    the way between them carries less than an IPv6 program can be told of: the largest SIP packet.
     """
     rows = [output.with_times(row, "until") for row in output.ask(socket, do="tunnels")]
     if as_json:
@@ -24,9 +25,8 @@ def tunnels(*, socket: output.Socket = None, as_json: output.Json = False) -> No
     elif not rows:
         typer.echo("Nothing is known of any way that its interface would not say.")
     else:
-        output.print_table(("REALM", "FROM", "TO", "MTU", "DOWN", "HOPS", "UNTIL"), map(_cells, rows))
+        output.print_table(("REALM", "FROM", "TO", "MTU", "DOWN, SAYS", "HOPS", "UNTIL"), map(_cells, rows))
 
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
-    down = f"says {row['down']}" if row["down"] else None
-    return row["realm"], row["local"], row["remote"], row["mtu"], down, row["hops"], row["until"]
+    return row["realm"], row["local"], row["remote"], row["mtu"], row["down"], row["hops"], row["until"]

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The border role: an IPAE border router, or a router of SIP (seed IPAE 6.3).
 
-Routes, gateways and rules are in the plane from the start. Three things come later: the mapping table, when its
-file or zone changes; aliases, when a packet or a DNS answer needs one; and what errors teach of the ways
-to other systems, which the plane keeps itself.
+Routes, gateways, rules and the mapping file are in the plane from the start. Three things come later: another
+mapping table, when its file or zone changes; aliases, when a packet or a DNS answer needs one; and what errors teach
+of the ways to other systems, which the plane keeps itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+from pathlib import Path
 from typing import Any
 
 from isthmus.address import Address, Prefix
@@ -17,10 +18,11 @@ from isthmus.border.effect import Remap
 from isthmus.border.mapping import Mapping
 from isthmus.border.verdict import Miss
 from isthmus.daemon import config as configuration
+from isthmus.daemon.alias_file import AliasFile
 from isthmus.daemon.clock import Clock
 from isthmus.daemon.config import Config, DnsSection
 from isthmus.daemon.control import Connection, Handler
-from isthmus.daemon.mapping_dns import DnsRules, MappingDns
+from isthmus.daemon.mapping_dns import DnsRules, MappingDns, read_key
 from isthmus.daemon.mapping_table import MappingTable, mappings_handler, remap_handler
 from isthmus.daemon.messages import Message, log
 from isthmus.daemon.own_way import OwnWays
@@ -28,11 +30,10 @@ from isthmus.daemon.planes import MachinePlane
 from isthmus.daemon.shared_plane import MakePlane
 from isthmus.daemon.sip_routes import SipRoutes
 from isthmus.daemon.sip_rows import alias_rows, mapping_counts, route_rows, way_rows
-from isthmus.daemon.sip_terms import Surroundings, border_router, own_networks
-from isthmus.daemon.synthesis_server import SynthesisServer, Upstream
-from isthmus.daemon.waiting import GRACE_SECONDS, Aliases, Lookups
+from isthmus.daemon.sip_terms import Surroundings, alias_pools, border_router, own_networks
+from isthmus.daemon.synthesis_server import ServerLimits, SynthesisServer, Upstream
+from isthmus.daemon.waiting import Aliases, Lookups
 from isthmus.errors import IsthmusError
-from isthmus.ipae.alias import AliasPool
 from isthmus.ipae.border_router import standing
 from isthmus.ipae.neutral import Sockets
 from isthmus.ipae.synthesis import Synthesiser, SynthesisPolicy
@@ -61,13 +62,19 @@ class BorderRole:
         ]
         self._learner = self._learn()
         self._plane = planes(config, self._terms.border, clock)
-        self._aliases = Aliases(self._pools(), self._plane, clock)
-        self._lookups = Lookups(self._plane, self._addresses())
+        self._aliases = Aliases(alias_pools(config), self._plane, clock, AliasFile(config.alias_file))
+        self._lookups = Lookups(self._plane, self._addresses(), clock)
         self._own_ways = OwnWays()
         self._tables: dict[str, MappingTable] = {}
         self._zones: list[MappingDns] = []
         self._servers: list[SynthesisServer] = []
         self._synthesiser: Synthesiser | None = None
+        self._standing: dict[int, Remap] | None = {}
+        "What mapping files say, until the plane has it with all that stands."
+        self._loaded = asyncio.Event()
+        self._path: Path | None = None
+        self._seen: tuple[int, int, int] | None = None
+        "What the mapping file was when it was first read."
 
     def _learn(self) -> SipRoutes | None:
         wanted = self._section.learn
@@ -78,21 +85,6 @@ class BorderRole:
     def _addresses(self) -> dict[int, Address]:
         has = self._around.addresses
         return {number: has[name][0].address for number, name, _ in self._sites if has[name]}
-
-    def _pools(self) -> dict[int, AliasPool]:
-        wanted = self._section.alias
-        if wanted is None:
-            return {}
-        return {
-            number: AliasPool(
-                realm=number,
-                sip=self._config.sip_number,
-                pools=tuple(map(configuration.prefix, wanted.pools)),
-                ttl=wanted.ttl,
-                grace=GRACE_SECONDS,
-            )
-            for number, _, _ in self._sites
-        }
 
     # --- the run of the daemon -----------------------------------------------------------
 
@@ -105,12 +97,15 @@ class BorderRole:
         now = self._clock.now()
         fixed = () if self._section.alias is None else self._aliases.fix(self._section.alias.pairs)
         learned = () if self._learner is None else self._learner.read()
-        self._plane.reconcile((*(standing(each, now=now) for each in (*self._terms.bindings, *fixed)), *learned))
+        await self._start_mapping()
+        bound = [standing(each, now=now) for each in (*self._terms.bindings, *fixed)]
+        remaps, self._standing = self._standing or {}, None
+        self._plane.reconcile((*bound, *self._aliases.restore(), *learned, *remaps.values()))
+        self._loaded.set()
         self._plane.start(lambda _violations: None, self._missed)
         if self._learner is not None:
             self._learner.start(self._plane)
         self._lead()
-        await self._start_mapping()
         if self._section.dns is not None:
             await self._start_dns(self._section.dns)
 
@@ -135,6 +130,8 @@ class BorderRole:
         if wanted is None:
             return
         own = own_networks(self._config, self._around)
+        # Before it is read: what is written meanwhile is another file.
+        self._path, self._seen = wanted.file, _mark(wanted.file)
         for number, name, _ in self._sites:
             if wanted.realm not in (None, name):
                 continue
@@ -147,6 +144,7 @@ class BorderRole:
                         zone=wanted.dns.name,
                         servers=((configuration.address(wanted.dns.server), wanted.dns.port),),
                         lookups=wanted.dns.on_miss,
+                        key=None if wanted.dns.key is None else read_key(wanted.dns.key),
                     ),
                     table,
                     forward=functools.partial(self._lookups.forward, number),
@@ -158,14 +156,27 @@ class BorderRole:
     def _programmer(self, number: int) -> Any:
         async def program(mapping: Mapping) -> None:
             remap = Remap(realm=number, sip=self._config.sip_number, mapping=mapping)
-            self._plane.apply((remap,))
-            if self._synthesiser is not None:
+            if self._standing is not None:
+                self._standing[number] = remap
+            else:
+                self._plane.apply((remap,))
+            if self._synthesiser is not None and number == self._asking[0]:
                 self._synthesiser.mapping = mapping
 
         return program
 
+    @property
+    def _asking(self) -> tuple[int, str, Prefix]:
+        """The site that the DNS server is for: that of the network in which it listens, or the first."""
+        assert self._section.dns is not None
+        listen = configuration.address(self._section.dns.listen)
+        nearby = (
+            each for each in self._sites if any(listen in link.network for link in self._around.addresses[each[1]])
+        )
+        return next(nearby, self._sites[0])
+
     async def _start_dns(self, wanted: DnsSection) -> None:
-        number, name, site = self._sites[0]
+        number, name, site = self._asking
         networks = tuple(each.network for each in self._around.addresses[name])
         policy = SynthesisPolicy(site=site, sockets=Sockets(), networks=networks)
         table = self._tables.get(name)
@@ -178,6 +189,7 @@ class BorderRole:
             upstreams=[Upstream(address=configuration.address(wanted.upstream), port=wanted.upstream_port)],
             now=self._clock.now,
             carry_out=self._carry_out,
+            limits=ServerLimits(clients=tuple(map(configuration.prefix, wanted.clients))),
         )
         await server.start(configuration.address(wanted.listen), port=wanted.port)
         self._servers.append(server)
@@ -196,8 +208,7 @@ class BorderRole:
 
     async def _follow_file(self) -> None:
         """Read the mapping file again when it is another."""
-        path = None if self._section.mapping is None else self._section.mapping.file
-        seen = _mark(path)
+        path, seen = self._path, self._seen
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if (now := _mark(path)) == seen:
@@ -231,9 +242,18 @@ class BorderRole:
             "refused": self._refused,
             "aliases": self._alias_rows,
             "tunnels": self._tunnels,
-            "remap": remap_handler(self._tables),
-            "mappings": mappings_handler(self._tables),
+            "remap": self._when_loaded(remap_handler(self._tables)),
+            "mappings": self._when_loaded(mappings_handler(self._tables)),
         }
+
+    def _when_loaded(self, handler: Handler) -> Handler:
+        """A handler that waits for the tables of the start: without them it would say that there is nothing."""
+
+        async def waiting(request: dict[str, Any], connection: Connection) -> Any:
+            await self._loaded.wait()
+            return await handler(request, connection)
+
+        return waiting
 
     def _name(self, number: int) -> str:
         return next((each.name for each in self._terms.border.realms if each.number == number), str(number))
@@ -265,7 +285,7 @@ class BorderRole:
         return way_rows(self._plane.reference, self._name, now=self._clock.now())
 
 
-def _mark(path: Any) -> tuple[int, int, int] | None:
+def _mark(path: Path | None) -> tuple[int, int, int] | None:
     """What tells a file from the one that it was."""
     if path is None:
         return None

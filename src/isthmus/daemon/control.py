@@ -30,7 +30,9 @@ RUN_VARIABLE = "ISTHMUS_RUN"
 _ASKED_OF = {
     "host": ("acquire", "release", "query"),
     "gateway": ("revoke", "who-had", "multicast"),
-    "border router": ("remap", "mappings", "routes", "aliases", "tunnels"),
+    "gateway or host": ("leases",),
+    "border router": ("remap", "mappings", "refused"),
+    "border router or node": ("routes", "aliases", "tunnels"),
 }
 
 
@@ -69,7 +71,7 @@ class ControlServer:
         """Listen; a socket file that nobody listens on any more is replaced.
 
         Raises:
-            ControlError: another daemon of this name is running.
+            ControlError: another daemon of this name is running, or the place is not ours.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
@@ -83,9 +85,9 @@ class ControlServer:
             listener.bind(str(self._path))
             listener.listen(_BACKLOG)
             listener.setblocking(False)
-        except OSError:
+        except OSError as error:
             listener.close()
-            raise
+            raise ControlError(f"{self._path}: {error.strerror}; run as root, or give [isthmus] run another") from error
         finally:
             os.umask(before)
         self._listener = listener

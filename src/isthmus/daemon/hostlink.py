@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from isthmus.address import Address, Family, Prefix
 from isthmus.border.effect import Peer
@@ -173,7 +174,8 @@ class StreamLink:
 def interface_address(interface: str, realm: str, toward: Address) -> Address:
     """The address of an interface that the gateway will know this host by.
 
-    Of its addresses of the gateway's family: one whose network the gateway is in, else the first.
+    Of its addresses of the gateway's family: one whose network the gateway is in, else the one that the route there
+    names, else the first. Where programs have SIP by IPv6 sockets, each of the two prefixes has an address of its own.
 
     Args:
         interface: The interface.
@@ -197,9 +199,20 @@ def interface_address(interface: str, realm: str, toward: Address) -> Address:
         if toward in _network(address, length):
             return address
     if addresses:
-        return addresses[0][0]
+        chosen = _route_source(found[0], toward)
+        return chosen if chosen in [address for address, _ in addresses] else addresses[0][0]
     family = "IPv4" if toward.family is Family.IPV4 else "IPv6"
     raise ConfigError("host", key=f"realm {realm}", reason=f"interface {interface!r} has no {family} address")
+
+
+@off_loop
+def _route_source(index: int, toward: Address) -> Address | None:
+    """The address that the kernel would speak from by an interface; None: there is no route."""
+    with IPRoute() as links, contextlib.suppress(NetlinkError):
+        for route in links.route("get", family=_FAMILIES[toward.family], dst=str(toward), oif=index):
+            source = route.get_attr("RTA_PREFSRC")
+            return None if source is None else Address.parse(source)
+    return None
 
 
 def _network(address: Address, length: int) -> Prefix:

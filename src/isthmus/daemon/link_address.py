@@ -20,6 +20,15 @@ class LinkAddress:
     network: Prefix
 
 
+def is_there(interface: str) -> bool:
+    """Whether this network namespace has an interface."""
+    try:
+        socket.if_nametoindex(interface)
+    except OSError:
+        return False
+    return True
+
+
 @off_loop
 def link_addresses(interface: str) -> tuple[LinkAddress, ...]:
     """What an interface has, in the kernel's order; nothing if it is not there."""

@@ -9,10 +9,12 @@ is looked up here is needed to look it up.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import dns.asyncquery
@@ -29,7 +31,7 @@ from isthmus.border.mapping import Mapping
 from isthmus.daemon.mapping_table import MappingTable
 from isthmus.daemon.messages import Message, log
 from isthmus.daemon.zone_transfer import transfer
-from isthmus.errors import IsthmusError
+from isthmus.errors import ConfigError, IsthmusError
 from isthmus.ipae.mapping import MappingRefused, OwnNetwork
 from isthmus.ipae.resolve import (
     FAILED,
@@ -50,6 +52,8 @@ _PAYLOAD = 1232
 """Largest answer by UDP that is asked for, in octets."""
 _AT_ONCE = 64
 """Sockets for single questions."""
+_LATE = 64
+"""Packets that come between an answer and the mapping that is made of it."""
 _FAILURES = (dns.exception.DNSException, OSError, ValueError, EOFError)
 
 
@@ -80,6 +84,25 @@ class DnsRules:
     "Seconds for a whole transfer."
 
 
+def read_key(path: Path) -> dns.tsig.Key:
+    """Read a TSIG key from a file of one line, ``hmac-sha256:NAME:SECRET`` in Base64 (RFC 8945 §6).
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        algorithm, name, secret = path.read_text(encoding="ascii").strip().split(":")
+        base64.b64decode(secret, validate=True)
+        key = dns.tsig.Key(name, secret, algorithm)
+        dns.tsig.get_context(key)  # type: ignore[no-untyped-call]
+    except OSError as error:
+        raise ConfigError(str(path), key="", reason=error.strerror or str(error)) from error
+    except (ValueError, dns.exception.DNSException, NotImplementedError) as error:
+        reason = "is no TSIG key: one line like hmac-sha256:mapping.example:SECRET, the secret in Base64"
+        raise ConfigError(str(path), key="", reason=reason) from error
+    return key
+
+
 class MappingDns:
     """Keeps a mapping table in step with a mapping zone, until ``run`` is cancelled.
 
@@ -107,6 +130,8 @@ class MappingDns:
         self._content: ZoneRecords | None = None
         "The records of our copy, for incremental transfers."
         self._resolver = Resolver(_limits(rules, table.own)) if rules.lookups else None
+        self._late: list[tuple[Address, bytes]] = []
+        "Packets whose answer is there, and not in the plane yet."
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sockets = asyncio.Semaphore(_AT_ONCE)
@@ -118,7 +143,13 @@ class MappingDns:
             return Outcome.UNREACHABLE
         outcome = self._resolver.miss(destination, source, packet, now=time.monotonic())
         self._wake.set()
-        return outcome
+        if outcome is not Outcome.FORWARD or self._table.mapping.lookup(destination) is not None:
+            return outcome
+        # What is known is being programmed. Sent through the plane now, the packet would come back here at once.
+        if len(self._late) >= _LATE:
+            return Outcome.CROWDED
+        self._late.append((destination, packet))
+        return Outcome.HELD
 
     def describe(self) -> dict[str, Any]:
         """The zone, the version of our copy, and what became of packets that missed; for JSON."""
@@ -167,6 +198,7 @@ class MappingDns:
                     self._start(self._fetch(have))
                 case Replace(mapping, serial):
                     await self._replace(mapping, serial)
+        late, self._late = self._late, []
         effects = [] if self._resolver is None else self._resolver.next_effects()
         if self._resolver is not None and any(isinstance(each, Changed) for each in effects):
             await self._program(self._table.set_answers(self._resolver.mapping, self._name))
@@ -182,6 +214,9 @@ class MappingDns:
                         self._unreachable(packet)
                 case Distrusted(fault):
                     log(Message.MAPPING_REFUSED, source=self._name, problem=str(fault))
+        for destination, packet in late:
+            mapped = self._table.mapping.lookup(destination) is not None
+            (self._forward if mapped else self._unreachable)(packet)
 
     async def _replace(self, mapping: Mapping, serial: int | None) -> None:
         if serial is None:
@@ -218,7 +253,12 @@ class MappingDns:
         self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, server: Server, seconds: float
     ) -> dns.message.Message:
         answer, _ = await dns.asyncquery.udp_with_fallback(
-            self._query(name, rdtype), str(server[0]), timeout=seconds, port=server[1], ignore_errors=True
+            self._query(name, rdtype),
+            str(server[0]),
+            timeout=seconds,
+            port=server[1],
+            ignore_errors=True,
+            ignore_unexpected=True,
         )
         if self._rules.key is not None and not answer.had_tsig:
             raise ValueError("the answer is not signed")

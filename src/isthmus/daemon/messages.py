@@ -66,7 +66,7 @@ class Message(enum.Enum):
     WAY_DOWN = (
         logging.WARNING,
         "A router says that another IPAE system cannot be reached, or that system says that it takes no IPAE.",
-        "For half a minute senders are told so at once. 'isthmus tunnels' shows what is known of every way.",
+        "Senders hear it for half a minute; who takes no IPAE is tried once a second. 'isthmus tunnels' shows ways.",
     )
     ATTRACTED = (
         logging.INFO,
@@ -168,13 +168,13 @@ class Message(enum.Enum):
     )
     ALIASES_EXHAUSTED = (
         logging.WARNING,
-        "A SIP host has no IPv4 alias: every one of its residue is taken.",
-        "Its name was answered SERVFAIL. Each /16 of the pools has one alias of a residue: add more.",
+        "A SIP host has no IPv4 alias: every one of its residue is taken, or those that its site may have.",
+        "Its name was answered SERVFAIL, its packets are dropped. Each /16 of a pool has one of a residue: add more.",
     )
     ALIAS_NOT_BOUND = (
         logging.ERROR,
         "An IPv4 alias could not be bound.",
-        "Its name was answered SERVFAIL. 'isthmus doctor' shows what the plane lacks.",
+        "Its name was answered SERVFAIL, its packets are dropped. 'isthmus doctor' shows what the plane lacks.",
     )
     ROUTES_LEARNED = (
         logging.INFO,

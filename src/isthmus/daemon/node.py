@@ -10,6 +10,7 @@ from isthmus.address import Address, Prefix
 from isthmus.border.verdict import Miss, Reason
 from isthmus.daemon import config as configuration
 from isthmus.daemon import sip_device
+from isthmus.daemon.alias_file import AliasFile
 from isthmus.daemon.arp import Attraction
 from isthmus.daemon.clock import Clock
 from isthmus.daemon.config import Config, DnsSection
@@ -20,10 +21,9 @@ from isthmus.daemon.planes import MachinePlane
 from isthmus.daemon.shared_plane import MakePlane, RolePlane
 from isthmus.daemon.sip_device import SipDevice
 from isthmus.daemon.sip_rows import alias_rows, route_rows, way_rows
-from isthmus.daemon.sip_terms import Surroundings, device_mtu, node
-from isthmus.daemon.synthesis_server import SynthesisServer, Upstream
-from isthmus.daemon.waiting import GRACE_SECONDS, Aliases
-from isthmus.ipae.alias import AliasPool
+from isthmus.daemon.sip_terms import Surroundings, alias_pools, device_mtu, node
+from isthmus.daemon.synthesis_server import ServerLimits, SynthesisServer, Upstream
+from isthmus.daemon.waiting import Aliases
 from isthmus.ipae.border_router import standing
 from isthmus.ipae.synthesis import Synthesiser, SynthesisPolicy
 
@@ -56,7 +56,7 @@ class NodeRole:
         # A role that comes after this one may be for programs behind the device, as RSIP for a SIP-only host is.
         sip_device.create(self._device)
         self._plane = self._open_plane(planes)
-        self._aliases = Aliases(self._pools(pools), self._plane, clock)
+        self._aliases = Aliases(alias_pools(config), self._plane, clock, AliasFile(config.alias_file))
         self._attraction = self._responder()
         self._refusal = self._refuser()
         self._server: SynthesisServer | None = None
@@ -67,21 +67,6 @@ class NodeRole:
         except BaseException:
             sip_device.remove(self._device)
             raise
-
-    def _pools(self, pools: tuple[Prefix, ...]) -> dict[int, AliasPool]:
-        wanted = self._section.alias
-        if wanted is None:
-            return {}
-        number = self._config.sockets_number
-        pool = AliasPool(
-            realm=number,
-            sip=self._config.sip_number,
-            pools=pools,
-            identity=self._section.address,
-            ttl=wanted.ttl,
-            grace=GRACE_SECONDS,
-        )
-        return {number: pool}
 
     def _responder(self) -> Attraction | None:
         """What answers ARP for our low 32 bits where the interface does not have them (RFC 8507 §8.4)."""
@@ -111,7 +96,8 @@ class NodeRole:
         """
         now = self._clock.now()
         fixed = () if self._section.alias is None else self._aliases.fix(self._section.alias.pairs)
-        self._plane.reconcile(standing(each, now=now) for each in (*self._terms.bindings, *fixed))
+        bound = [standing(each, now=now) for each in (*self._terms.bindings, *fixed)]
+        self._plane.reconcile((*bound, *self._aliases.restore()))
         self._plane.start(lambda _violations: None, self._missed)
         if self._refusal is not None:
             self._refusal.start()
@@ -131,6 +117,7 @@ class NodeRole:
             upstreams=[Upstream(address=self._upstream(wanted), port=wanted.upstream_port)],
             now=self._clock.now,
             carry_out=self._carry_out,
+            limits=ServerLimits(clients=tuple(map(configuration.prefix, wanted.clients))),
         )
         await self._server.start(configuration.address(wanted.listen), port=wanted.port)
         log(Message.SYNTHESISING, address=str(wanted.listen), port=wanted.port)

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from isthmus.address import Address
+from isthmus.border.crossing import Way
 from isthmus.border.effect import Bind, Deregister, Ending, Register, Remap, Unbind
 from isthmus.border.realm import Border
 from isthmus.border.verdict import Miss, Reason, Violation
@@ -73,6 +75,8 @@ class MachinePlane:
         self._forgetting: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
         self._indexes: dict[str, int] = {}
+        self._down: dict[Way, Address] = {}
+        "Which ways are down, and who said so: what the log has."
         self._tell: Callable[[Iterable[Violation]], None] = lambda _violations: None
         self._ask: Callable[[Miss], None] = lambda _miss: None
         self._open(config.isthmus.plane)
@@ -270,7 +274,10 @@ class MachinePlane:
             found = each or Condition()
             if self._fast is not None:
                 self._fast.condition(way, each)
-            if found.down is not None:
+            if found.down is None:
+                self._down.pop(way, None)
+            elif self._down.get(way) != found.down:
+                self._down[way] = found.down
                 log(Message.WAY_DOWN, local=str(way.local), remote=str(way.remote), reporter=str(found.down))
 
     def _report(self) -> None:

@@ -112,7 +112,9 @@ class SharedPlane:
         """When the last part is ready, begin."""
         if not self._started and all(each.ready for each in self._parts):
             self._started = True
-            self.plane_of(part).start(self._tell, self._ask)
+            plane = self.plane_of(part)
+            plane.apply([effect for each in self._parts for effect in each.take_early()])
+            plane.start(self._tell, self._ask)
 
     @property
     def started(self) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import Binding
@@ -13,10 +13,12 @@ from isthmus.border.rules import Df0, IcmpPseudo, Rules
 from isthmus.daemon import config as configuration
 from isthmus.daemon.config import BorderSection, Config, NodeSection, RouteSection, RulesSection, ViaSection
 from isthmus.daemon.hostlink import interface_mtu
-from isthmus.daemon.link_address import LinkAddress, link_addresses
+from isthmus.daemon.link_address import LinkAddress, is_there, link_addresses
+from isthmus.daemon.waiting import GRACE_SECONDS
 from isthmus.errors import ConfigError
 from isthmus.ipae import node as nodes
 from isthmus.ipae.addressing import anyone
+from isthmus.ipae.alias import AliasPool
 from isthmus.ipae.border_router import (
     ALL_IPV4,
     Milestone,
@@ -26,6 +28,7 @@ from isthmus.ipae.border_router import (
     route_binding,
     with_derived,
 )
+from isthmus.ipae.format import Scope
 from isthmus.ipae.mapping import OwnNetwork
 
 SMALLEST_DEVICE_MTU = 1280
@@ -42,6 +45,8 @@ class Surroundings:
 
     addresses: dict[str, tuple[LinkAddress, ...]]
     mtus: dict[str, int]
+    absent: dict[str, str] = field(default_factory=dict)
+    "Interfaces that are not there."
 
     @classmethod
     def of(cls, config: Config) -> Surroundings:
@@ -49,7 +54,14 @@ class Surroundings:
         return cls(
             addresses={each.name: link_addresses(each.interface) for each in config.realm},
             mtus={each.name: min(65535, interface_mtu(each.interface)) for each in config.realm},
+            absent={each.name: each.interface for each in config.realm if not is_there(each.interface)},
         )
+
+    def lacks(self, name: str) -> str:
+        """Why a realm has no IPv4 address of ours."""
+        if name in self.absent:
+            return f"the interface {self.absent[name]!r} of realm {name!r} is not there"
+        return f"the interface of realm {name!r} has no IPv4 address to send from"
 
     def realm_with(self, address: Address) -> str | None:
         """The realm whose interface has an address."""
@@ -127,7 +139,7 @@ def _treatment(section: BorderSection) -> tuple[Unmapped, Foreign]:
 # --- a border router ------------------------------------------------------------------------
 
 
-def border_router(config: Config, around: Surroundings, file: str = "border") -> SipTerms:
+def border_router(config: Config, around: Surroundings, file: str = "") -> SipTerms:
     """What a ``[border]`` comes to.
 
     Raises:
@@ -135,9 +147,10 @@ def border_router(config: Config, around: Surroundings, file: str = "border") ->
     """
     section = config.border
     assert section is not None
+    _refuse_pools_of_hosts(config, around, section, file)
     realms = _realms(config, around)
     chosen = tuple(
-        Route(to=prefix, crossing=_crossing(config, around, each, f"{file}: border.route[{at}].via"))
+        Route(to=prefix, crossing=_crossing(config, around, each, file, f"border.route[{at}].via"))
         for at, each in enumerate(section.route)
         for prefix in each.prefixes
     )
@@ -148,11 +161,21 @@ def border_router(config: Config, around: Surroundings, file: str = "border") ->
         realms=realms,
         tunnel_ends=tuple(TunnelEnd(realm=n, address=a, leads_to=config.sip_number) for n, a in ends),
         nodes=_nodes(config.sip_number, section.address, around, router=True),
-        rules=rules_of(section.rules),
+        rules=replace(rules_of(section.rules), site_tunnels=section.scope is Scope.SITE),
     )
     bound = [route_binding(config.sip_number, each) for each in routes]
     bound += [_known_host(realms, each, config.sip_number, file) for each in section.hosts]
     return SipTerms(border=border, bindings=tuple(bound), routes=routes)
+
+
+def _refuse_pools_of_hosts(config: Config, around: Surroundings, section: BorderSection, file: str) -> None:
+    """An alias must be nobody's address here, or packets for whoever has it would go to a stranger (spec 8.3)."""
+    own = [each.prefix for each in own_networks(config, around)]
+    for at, pool in enumerate(() if section.alias is None else map(configuration.prefix, section.alias.pools)):
+        here = next((each for each in own if each.covers(pool) or pool.covers(each)), None)
+        if here is not None:
+            reason = f"{pool} and our own network {here} have addresses in common; choose one that nobody here has"
+            raise ConfigError(file, key=f"border.alias.pools[{at}]", reason=reason)
 
 
 def _nodes(sip: int, addresses: tuple[Address, ...], around: Surroundings, *, router: bool) -> tuple[Node, ...]:
@@ -196,17 +219,17 @@ def _known_host(realms: tuple[Realm, ...], address: Address, sip: int, file: str
 # --- crossings ------------------------------------------------------------------------------
 
 
-def _crossing(config: Config, around: Surroundings, route: RouteSection, key: str) -> Crossing:
+def _crossing(config: Config, around: Surroundings, route: RouteSection, file: str, key: str) -> Crossing:
     via = route.via
     if via.translate is not None:
         return Translate(realm=config.realm_number(via.translate), image=ALL_IPV4)
     if via.native is not None:
         neighbour = None if via.neighbour is None else configuration.address(via.neighbour)
         return Native(realm=config.realm_number(via.native), neighbour=neighbour)
-    return _encapsulation(config, around, via, key)
+    return _encapsulation(config, around, via, file, key)
 
 
-def _encapsulation(config: Config, around: Surroundings, via: ViaSection, key: str) -> Encapsulation:
+def _encapsulation(config: Config, around: Surroundings, via: ViaSection, file: str, key: str) -> Encapsulation:
     remote = None if isinstance(via.ipae, str) or via.ipae is None else configuration.address(via.ipae)
     given = None if via.local is None else configuration.address(via.local)
     name = via.realm or (around.realm_with(given) if given is not None else None)
@@ -214,12 +237,13 @@ def _encapsulation(config: Config, around: Surroundings, via: ViaSection, key: s
     if name is None and len(config.realm) == 1:
         name = config.realm[0].name
     if name is None:
-        raise ConfigError(key, key="realm", reason="is required: no realm's networks say where to go through")
+        reason = "is required: no realm's networks say where to go through"
+        raise ConfigError(file, key=f"{key}.realm", reason=reason)
     has = around.addresses[name]
     if given is not None and given not in [each.address for each in has]:
-        raise ConfigError(key, key="local", reason=f"the interface of realm {name!r} does not have {given}")
+        raise ConfigError(file, key=f"{key}.local", reason=f"the interface of realm {name!r} does not have {given}")
     if not has:
-        raise ConfigError(key, key="realm", reason=f"the interface of realm {name!r} has no IPv4 address to send from")
+        raise ConfigError(file, key=f"{key}.realm", reason=around.lacks(name))
     near = next((each.address for each in has if remote is not None and remote in each.network), has[0].address)
     largest = around.mtus[name] - IPAE_OVERHEAD
     return Encapsulation(
@@ -243,17 +267,40 @@ def own_networks(config: Config, around: Surroundings) -> tuple[OwnNetwork, ...]
     return tuple(OwnNetwork(prefix, site) for prefix, site in found.items())
 
 
+def alias_pools(config: Config) -> dict[int, AliasPool]:
+    """The pools of aliases, by the realm that knows strangers by them: those of sites, or a host's programs."""
+    section = config.border or config.node
+    if section is None or section.alias is None:
+        return {}
+    realms, identity = [config.sockets_number], None
+    if isinstance(section, NodeSection):
+        identity = section.address
+    else:
+        realms = [number for number, each in enumerate(config.realm, 1) if each.site is not None]
+    return {
+        number: AliasPool(
+            realm=number,
+            sip=config.sip_number,
+            pools=tuple(map(configuration.prefix, section.alias.pools)),
+            identity=identity,
+            ttl=section.alias.ttl,
+            grace=GRACE_SECONDS,
+        )
+        for number in realms
+    }
+
+
 # --- a host ---------------------------------------------------------------------------------
 
 
-def node(config: Config, around: Surroundings, device: str, file: str = "node") -> SipTerms:
+def node(config: Config, around: Surroundings, device: str, file: str = "") -> SipTerms:
     """What a ``[node]`` comes to.
 
     Args:
         config: The file.
         around: What the machine says.
         device: The plane's end of the programs' device.
-        file: For errors.
+        file: Its name, for errors.
 
     Raises:
         ConfigError: an address that no interface has.
@@ -274,7 +321,7 @@ def node(config: Config, around: Surroundings, device: str, file: str = "node") 
         link=config.realm_number(section.near), sip=config.sip_number, sockets=config.sockets_number
     )
     more = tuple(
-        Route(to=prefix, crossing=_crossing(config, around, each, f"{file}: node.route[{at}].via"))
+        Route(to=prefix, crossing=_crossing(config, around, each, file, f"node.route[{at}].via"))
         for at, each in enumerate(section.route)
         for prefix in each.prefixes
     )
@@ -314,8 +361,7 @@ def _links(config: Config, around: Surroundings, section: NodeSection, file: str
 
     def way(kind: str, to: Address | None) -> Crossing:
         if kind == "ipae" and local is None:
-            reason = f"IPAE needs an IPv4 address, and the interface of realm {section.near!r} has none"
-            raise ConfigError(file, key="node.near", reason=reason)
+            raise ConfigError(file, key="node.near", reason=f"IPAE needs an IPv4 address: {around.lacks(section.near)}")
         return nodes.direct(kind, link, local or section.address.low, to=to, mtu=mtu)
 
     to = None if section.border is None else configuration.address(section.border)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -24,7 +25,7 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
-from isthmus.address import Address, Family
+from isthmus.address import Address, Family, Prefix
 from isthmus.daemon.messages import Message, log
 from isthmus.errors import ConfigError, IsthmusError
 from isthmus.ipae.alias import AliasEffect
@@ -41,6 +42,11 @@ _IDLE_SECONDS = 10.0
 "How long a TCP client may be silent (RFC 7766 §6.2.3 asks for seconds)."
 _BINDING_TRIES = 8
 _BACKLOG = 100
+_REMEDIES = {
+    errno.EADDRINUSE: "; is another name server running?",
+    errno.EADDRNOTAVAIL: "; no interface has the address",
+    errno.EACCES: "; ports below 1024 need CAP_NET_BIND_SERVICE",
+}
 _WARNINGS_PER_SECOND = 1 / 60
 _RETRY_SECONDS = 1.0
 _TRANSFERS = frozenset({dns.rdatatype.AXFR, dns.rdatatype.IXFR})
@@ -56,8 +62,10 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
-    """How much one client, and all of them, may ask."""
+    """Who may ask, and how much one client, and all of them."""
 
+    clients: tuple[Prefix, ...] = ()
+    "Whose questions are looked at; none: everybody's. Strangers use such a server against others (RFC 5358)."
     per_second: float | None = 50.0
     "Questions of one client address on average; None: no limit."
     burst: float = 100.0
@@ -127,8 +135,8 @@ class SynthesisServer:
         try:
             udp, self._listener = _sockets(address, port)
         except OSError as error:
-            reason = f"cannot listen on {address} port {port}: {error.strerror}; is another name server running?"
-            raise ConfigError("synthesis", key="listen", reason=reason) from error
+            reason = f"cannot listen on {address} port {port}: {remedy_of(error)}"
+            raise ConfigError("", key="dns.listen", reason=reason) from error
         loop = asyncio.get_running_loop()
         self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=udp)
         self._listen()
@@ -149,12 +157,18 @@ class SynthesisServer:
 
     def datagram(self, data: bytes, peer: tuple[str, int]) -> None:
         """Take one datagram."""
-        if not self._rate.allow(peer[0], now=self._now()):
+        if not self._serves(peer[0]):
+            self.counters["no client"] += 1
+        elif not self._rate.allow(peer[0], now=self._now()):
             self.counters["rate limited"] += 1
         elif len(self._tasks) >= self._limits.at_once:
             self.counters["too many at once"] += 1
         else:
             self._begin(self._answer_datagram(data, peer), self._tasks)
+
+    def _serves(self, peer: str) -> bool:
+        allowed = self._limits.clients
+        return not allowed or any(Address.parse(peer) in each for each in allowed)
 
     def _begin(self, work: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -184,6 +198,10 @@ class SynthesisServer:
             self._retry = loop.call_later(_RETRY_SECONDS, self._listen)
             return
         accepted.setblocking(False)
+        if not self._serves(peer):
+            self.counters["no client"] += 1
+            accepted.close()
+            return
         if len(self._connections) >= self._limits.connections:
             self.counters["too many connections"] += 1
             accepted.close()
@@ -312,6 +330,21 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._server.closed()
+
+
+def problem_of(address: Address, port: int) -> OSError | None:
+    """What is in the way of listening here, for ``isthmus doctor``; None: nothing."""
+    try:
+        for each in _sockets(address, port):
+            each.close()
+    except OSError as error:
+        return error
+    return None
+
+
+def remedy_of(error: OSError) -> str:
+    """What stands behind an error of listening."""
+    return f"{error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
 
 
 def _sockets(address: Address, port: int) -> tuple[socket.socket, socket.socket]:

@@ -16,6 +16,7 @@ still believe the old answer, and must not be led to a stranger.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from isthmus.border.binding import FOREVER, Binding, BindingKey, Lease, Method, 
 from isthmus.border.crossing import Translate
 from isthmus.border.effect import Bind, Ending, Extend, Unbind
 from isthmus.border.selector import Selector
-from isthmus.ipae.neutral import MODULUS, alias_residue
+from isthmus.ipae.neutral import MODULUS, alias_residue, lower_residue
 
 POOLS = (Prefix.parse("100.64.0.0/10"),)
 "Shared address space (RFC 6598), which nobody's hosts have (spec 8.3)."
@@ -32,6 +33,8 @@ TTL_SECONDS = 60.0
 GRACE_SECONDS = 10.0
 RESTS = 2
 "After so many TTLs an alias may mean another host (spec 8.3)."
+MOST = 1 << 16
+"""Aliases at a time, leased or resting: each is an entry of the planes, which have leases and routes to hold, too."""
 
 AliasEffect = Bind | Extend | Unbind
 
@@ -48,7 +51,11 @@ class Granted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overflow:
-    """Every alias of a residue is taken: about 64 peers are as many as there can be at a time (spec 8.3)."""
+    """Every alias of a residue is taken: about 64 peers are as many as there can be at a time (spec 8.3).
+
+    Or ``most`` are there in all, or the peer's site has half of either. A packet from outside is enough to have an
+    alias made for its source, so that a single site that makes up sources must not take them from all others.
+    """
 
     residue: int
     free_at: float
@@ -80,6 +87,7 @@ class AliasPool:
         identity: Address | None = None,
         ttl: float = TTL_SECONDS,
         grace: float = GRACE_SECONDS,
+        most: int = MOST,
     ) -> None:
         """Begin with nothing leased.
 
@@ -91,6 +99,7 @@ class AliasPool:
                 None: its hosts are known with C = 1.
             ttl: For how long one answer of DNS may be believed, in seconds.
             grace: How long the driver may take to notice that an alias is in use, in seconds.
+            most: Aliases at a time, leased or resting.
 
         Raises:
             ValueError: pools that are too small or overlap.
@@ -110,6 +119,9 @@ class AliasPool:
         self._by_peer: dict[Address, _Slot] = {}
         self._by_alias: dict[Address, _Slot] = {}
         self._due: list[tuple[float, Address]] = []
+        self._most = most
+        self._sites: Counter[Prefix] = Counter()
+        "How many aliases the peers of each site have, without those that are fixed."
         self._leased = 0
         self.overflows = 0
         "How often there was no alias to give."
@@ -140,6 +152,12 @@ class AliasPool:
             if slot.leased:
                 yield alias, slot.peer, slot.until
 
+    def held(self) -> Iterator[tuple[Address, Address, float]]:
+        """The same of those that rest, too: what must not be given to somebody else, but for what is fixed."""
+        for slot in self._by_alias.values():
+            if slot.until < FOREVER:
+                yield slot.alias, slot.peer, slot.until
+
     def owns(self, address: Address) -> bool:
         """Whether an address lies in the pools."""
         return any(address in pool for pool in self.pools)
@@ -152,10 +170,10 @@ class AliasPool:
         slot = self._by_peer.get(peer)
         if slot is None:
             residue = alias_residue(peer, identity=self._identity)
-            alias = next((each for each in self._candidates(residue) if each not in self._by_alias), None)
+            alias = self._free(residue, peer.site)
             if alias is None:
                 self.overflows += 1
-                return Overflow(residue=residue, free_at=self._first_free(residue))
+                return Overflow(residue=residue, free_at=self._first_free(residue, now))
             slot = self._enter(_Slot(alias, peer, now, leased=False))
         if slot.leased:
             return Granted(alias=slot.alias, ttl=self._ttl, effects=self._extend(slot, now))
@@ -182,7 +200,7 @@ class AliasPool:
             if slot is None or slot.due != at:  # it has another place in the queue
                 continue
             if slot.until <= now and not slot.leased:
-                del self._by_alias[alias], self._by_peer[slot.peer]
+                self._leave(slot)
                 continue
             if slot.until <= now:
                 effects.append(Unbind(key=self._key(slot), ending=Ending.EXPIRED))
@@ -200,18 +218,31 @@ class AliasPool:
                 self._leased -= 1
                 self._queue(slot)
 
-    def restore(self, binding: Binding, *, expires_at: float) -> None:
-        """Take back an alias that stood before a restart.
+    def restore(self, alias: Address, peer: Address, *, until: float) -> Binding:
+        """Let an alias stand that stood before a restart.
+
+        Args:
+            alias: It.
+            peer: Whom it stands for.
+            until: End of its lease, in seconds since 1970.
+
+        Returns:
+            What is to be bound.
 
         Raises:
-            ValueError: it is no binding of this pool.
+            ValueError: these pools would not have given it.
         """
-        crossing = binding.crossing
-        if not isinstance(crossing, Translate) or not self.owns(binding.address) or not crossing.image.whole:
-            raise ValueError(f"{binding.key} is no alias of {', '.join(map(str, self.pools))}")
-        slot = self._enter(_Slot(binding.address, crossing.image.address, expires_at, leased=True))
+        self._refuse_taken(alias, peer)
+        if lower_residue(alias) != alias_residue(peer, identity=self._identity) or not peer.country:
+            raise ValueError(f"{alias} has not the residue of {peer}")
+        slot = self._enter(_Slot(alias, peer, until, leased=True))
         self._leased += 1
         self._queue(slot)
+        return self._binding(slot)
+
+    def _refuse_taken(self, alias: Address, peer: Address) -> None:
+        if not self.owns(alias) or alias in self._by_alias or peer in self._by_peer:
+            raise ValueError(f"{alias} cannot stand for {peer}")
 
     def fix(self, alias: Address, peer: Address) -> Binding:
         """Let an alias stand for somebody forever, whatever its residue.
@@ -222,8 +253,7 @@ class AliasPool:
         Raises:
             ValueError: it is in no pool, or one of the two is leased already.
         """
-        if not self.owns(alias) or alias in self._by_alias or peer in self._by_peer:
-            raise ValueError(f"{alias} cannot stand for {peer}")
+        self._refuse_taken(alias, peer)
         self._leased += 1
         return self._binding(self._enter(_Slot(alias, peer, FOREVER, leased=True)))
 
@@ -233,7 +263,25 @@ class AliasPool:
 
     def _enter(self, slot: _Slot) -> _Slot:
         self._by_peer[slot.peer] = self._by_alias[slot.alias] = slot
+        self._sites[slot.peer.site] += slot.until < FOREVER
         return slot
+
+    def _leave(self, slot: _Slot) -> None:
+        del self._by_alias[slot.alias], self._by_peer[slot.peer]
+        self._sites[slot.peer.site] -= 1
+        if not self._sites[slot.peer.site]:
+            del self._sites[slot.peer.site]
+
+    def _free(self, residue: int, site: Prefix) -> Address | None:
+        """An alias of a residue that is nobody's, if a site may have one more."""
+        if len(self._by_alias) >= self._most or self._sites[site] >= (self._most + 1) // 2:
+            return None
+        candidates = list(self._candidates(residue))
+        slots = {each: self._by_alias.get(each) for each in candidates}
+        has = sum(slot is not None and slot.peer.site == site and slot.until < FOREVER for slot in slots.values())
+        if has >= (len(candidates) + 1) // 2:
+            return None
+        return next((each for each in candidates if slots[each] is None), None)
 
     def _extend(self, slot: _Slot, now: float) -> tuple[AliasEffect, ...]:
         if now + self._lease <= slot.until:
@@ -252,9 +300,10 @@ class AliasPool:
                     if number not in ends:  # a network's own address and its broadcast, if the pool is a network
                         yield Address(Family.IPV4, number)
 
-    def _first_free(self, residue: int) -> float:
-        slots = [self._by_alias[each] for each in self._candidates(residue)]
-        return min(slot.until + (RESTS * self._ttl if slot.leased else 0.0) for slot in slots)
+    def _first_free(self, residue: int, now: float) -> float:
+        held = (self._by_alias.get(each) for each in self._candidates(residue))
+        slots = [each for each in held if each is not None] or list(self._by_alias.values())
+        return min((slot.until + (RESTS * self._ttl if slot.leased else 0.0) for slot in slots), default=now)
 
     def _key(self, slot: _Slot) -> BindingKey:
         return BindingKey(Owner(self._sip, slot.peer), slot.alias.number)

@@ -371,8 +371,20 @@ class Resolver:
         self._look_again(block, known, known.usable)
 
     def _set_timer(self, at: float, subject: Address | Prefix) -> None:
+        if len(self._timers) > 2 * (len(self._known) + len(self._lookups)) + self._rules.waiting:
+            self._tidy()
         self._sequence += 1
         heapq.heappush(self._timers, (at, self._sequence, subject))
+
+    def _tidy(self) -> None:
+        """Drop the timers of what has been forgotten meanwhile, and those that others have taken the place of."""
+        timers = []
+        for at, sequence, subject in self._timers:
+            held = self._lookups.get(subject) if isinstance(subject, Address) else self._known.get(subject)
+            if held is not None and at == (held.deadline if isinstance(held, _Lookup) else held.again):
+                timers.append((at, sequence, subject))
+        heapq.heapify(timers)
+        self._timers = timers
 
 
 def _block(address: Address, length: int) -> Prefix:

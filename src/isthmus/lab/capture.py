@@ -16,6 +16,8 @@ from isthmus.wire import pcapng
 
 _EVERY_PROTOCOL = 0x0003
 IPV4, IPV6 = 0x0800, 0x86DD
+EVERYWHERE = ""
+"""In place of an interface: all of them; what is forwarded is seen twice then, as it comes and as it goes."""
 _LARGEST = 1 << 17
 
 
@@ -62,7 +64,7 @@ def capturing(
 
     Args:
         node: The machine.
-        interface: Its interface.
+        interface: Its interface, or ``EVERYWHERE``.
         limit: Most packets that are kept.
         ethertypes: Which versions of IP.
     """
@@ -84,7 +86,8 @@ def capturing(
 
 def _open(interface: str) -> socket.socket:
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_EVERY_PROTOCOL))
-    opened.bind((interface, _EVERY_PROTOCOL))
+    if interface != EVERYWHERE:
+        opened.bind((interface, _EVERY_PROTOCOL))
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
     opened.settimeout(0.05)
     return opened

@@ -17,8 +17,10 @@ PORT = 4646
 """Where the servers of these connections listen."""
 _PATIENCE_SECONDS = 60.0
 "For a connection to come about, or to go on after a change: TCP's own timers count."
-_TCP_RTO_MAX_MS, _MOST_MILLISECONDS = 44, 1000
+_TCP_RTO_MAX_MS, _AGAIN_MILLISECONDS = 44, 1000
 "How long TCP waits at most before it sends again; kernels before 6.15 double the time as they like."
+_GIVE_UP_MILLISECONDS = 120_000
+"Not a number of attempts, which are soon made: machines that are started again may be slow."
 _ROUND_OCTETS = 1000
 _PAUSE_SECONDS = 0.05
 _ROUNDS = 3
@@ -58,8 +60,9 @@ class Connection:
         self._over = threading.Event()
         for end in (self._client, self._server):
             end.settimeout(None)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GIVE_UP_MILLISECONDS)
             with contextlib.suppress(OSError):
-                end.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _MOST_MILLISECONDS)
+                end.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _AGAIN_MILLISECONDS)
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._call, self._answer)]
         for thread in self._threads:
             thread.start()

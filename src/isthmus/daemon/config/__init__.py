@@ -147,6 +147,11 @@ class Config(Section):
         """Where the daemon listens for the command line."""
         return self.isthmus.run / f"{self.isthmus.name}.sock"
 
+    @property
+    def alias_file(self) -> Path:
+        """Where aliases are kept that outlive the daemon."""
+        return self.isthmus.run / f"{self.isthmus.name}.aliases"
+
 
 def load(path: Path | str) -> Config:
     """Read and check a configuration file.
@@ -271,8 +276,10 @@ def check_ipae(config: Config, name: str) -> None:
         wanted += [(f"border.learn.ipae[{at}]", realm) for at, realm in enumerate(config.border.learn.ipae)]
     if config.node is not None:
         wanted.append(("node.near", config.node.near))
-        if config.node.device in [each.interface for each in config.realm] and config.host is None:
-            raise ConfigError(name, key="node.device", reason=f"{config.node.device!r} is the interface of a [[realm]]")
+        rsip = [each.near for each in (config.host, config.gateway) if each is not None]
+        if config.node.device in [each.interface for each in config.realm if each.name not in rsip]:
+            reason = f"{config.node.device!r} is the interface of a [[realm]] that is no host.near or gateway.near"
+            raise ConfigError(name, key="node.device", reason=reason)
     for key, realm in wanted:
         if realm not in names:
             reason = f"{realm!r} is no [[realm]] of this file, which has {', '.join(names)}"

@@ -59,10 +59,22 @@ SipPrefix = Annotated[Prefix, BeforeValidator(sip_prefix_of)]
 Site = Annotated[Prefix, BeforeValidator(site_of)]
 
 
+def _next_system_of(text: object) -> object:
+    """Read an IPv4 address, or ``implicit``."""
+    return text if text in (None, "implicit") else _ipv4_of(text, 'is neither an IPv4 address nor "implicit"')
+
+
+def _ipv4_of(text: object, otherwise: str) -> IPv4Address:
+    try:
+        return text if isinstance(text, IPv4Address) else IPv4Address(str(text))
+    except ValueError:
+        raise ValueError(f"{text!r} {otherwise}") from None
+
+
 class ViaSection(Section):
     """How SIP packets get to the next SIP system: ``{ ipae = … }``, ``{ native = … }`` or ``{ translate = … }``."""
 
-    ipae: IPv4Address | Literal["implicit"] | None = None
+    ipae: Annotated[IPv4Address | Literal["implicit"] | None, BeforeValidator(_next_system_of)] = None
     "Inside of IPv4 to this system, or to the low 32 bits of the SIP destination, which is then that system itself."
     native: Name | None = None
     "On the link of this realm, as they are."
@@ -140,6 +152,8 @@ class TransferSection(Section):
     port: _Port = 53
     on_miss: bool = True
     "Whether what the zone did not have when it was transferred is asked for when a packet needs it."
+    key: Path | None = None
+    "A file with the TSIG key that signs questions and answers, as ``algorithm:name:secret``; not given: none are."
 
     @field_validator("zone")
     @classmethod
@@ -191,7 +205,7 @@ class AliasSection(Section):
     pools: Annotated[tuple[Network, ...], Field(min_length=1)]
     "16 bits or less each, that nobody in the site has, like 100.64.0.0/10."
     ttl: Annotated[float, Field(ge=1, le=86400)] = 60.0
-    "For how long an answer of DNS with an alias is believed, in seconds; packets prolong it."
+    "For how long an answer of DNS with an alias is believed, in seconds; the alias itself stays an hour longer."
     fixed: tuple[FixedAliasSection, ...] = ()
 
     @field_validator("pools")
@@ -233,7 +247,9 @@ class AliasSection(Section):
 
 def _upstream_of(text: object) -> object:
     """Read a SIP address, which has a slash or a colon, or an IPv4 address."""
-    return sip_address_of(text) if isinstance(text, str) and ("/" in text or ":" in text) else text
+    if isinstance(text, str) and ("/" in text or ":" in text):
+        return sip_address_of(text)
+    return _ipv4_of(text, "is neither an IPv4 address nor a SIP address like c1.213.77.5/192.3.4.53")
 
 
 class DnsSection(Section):
@@ -244,6 +260,8 @@ class DnsSection(Section):
     upstream: Annotated[IPv4Address | Address, BeforeValidator(_upstream_of)]
     "Who knows the answers; at a node a SIP address, too, like c1.213.77.5/192.3.4.53, which it asks as programs do."
     upstream_port: _Port = 53
+    clients: tuple[Network, ...] = ()
+    "Whose questions are answered; not given: everybody's. Strangers use such a server against others."
 
 
 class RulesSection(Section):

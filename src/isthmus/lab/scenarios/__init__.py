@@ -13,6 +13,7 @@ from isthmus.lab.scenarios import (
     incoming_ike,
     ipae_bgp,
     ipae_bridge,
+    ipae_mapping,
     ipae_paths,
     ipae_programs,
     ipae_routing,
@@ -69,6 +70,7 @@ SCENARIOS: dict[str, Scenario] = {
         ipae_programs.SCENARIO,
         ipae_paths.SCENARIO,
         ipae_security.SCENARIO,
+        ipae_mapping.SCENARIO,
         ipae_bridge.SCENARIO,
     )
 }

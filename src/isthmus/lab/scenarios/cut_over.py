@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from isthmus.address import Address, Prefix
-from isthmus.lab.capture import Capture, capturing
+from isthmus.lab.capture import EVERYWHERE, Capture, capturing
 from isthmus.lab.lab import Lab
 from isthmus.lab.lasting import Connection, connected
 from isthmus.lab.node import Node, wait_until
@@ -227,12 +227,11 @@ def _names(sites: Sequence[Site]) -> str:
 
 def _everybody(lab: Lab, talks: Sequence[Connection], tables: dict[Site, list[Site]], when: str) -> Iterator[Check]:
     """Every pair still talks, and each direction goes as the tables say."""
-    with contextlib.ExitStack() as open_:
-        captures = [open_.enter_context(capturing(lab[MIDDLE], each.name)) for each in SITES]
+    with capturing(lab[MIDDLE], EVERYWHERE) as capture:
         found = [each.goes_on(when) for each in talks]
         expected = {_way(one, other, tables) for pair in PAIRS for one, other in (pair, pair[::-1])}
-        wait_until(lambda: _seen(captures) >= expected, 5)
-    seen = _seen(captures)
+        wait_until(lambda: _seen(capture) >= expected, 5)
+    seen = _seen(capture)
     ok = all(each.ok for each in found) and seen == expected
     said = "; ".join(each.detail for each in found if not each.ok) or ", ".join(sorted(seen))
     yield Check(f"every pair talks: {when}", ok, said)
@@ -243,10 +242,10 @@ def _way(one: Site, other: Site, tables: dict[Site, list[Site]]) -> str:
     return f"{one.name} to {other.name} in {kind}"
 
 
-def _seen(captures: Sequence[Capture]) -> set[str]:
+def _seen(capture: Capture) -> set[str]:
     """In what the packets between each two sites have been seen in the middle."""
     found = set()
-    for each in itertools.chain.from_iterable(tuple(capture.packets) for capture in captures):
+    for each in tuple(capture.packets):
         view = Ipv4View.parse(each.octets)
         kind, ends = "IPv4", (view.src, view.dst)
         if view.protocol == PROTOCOL:

@@ -7,14 +7,15 @@
     sip 10.0.0.7 ─── SIP only ─ gateway ─ 128.1.1 ─── other ─────────── host 10.0.0.7
                             201.5.7.9  └── www 128.1.1.80, which knows IPv4 only
 
-``gateway`` is a border router and an RSIP gateway. To RSIP both hosts are what IPAE makes of them: one of the site, and an
-alias. The one has its tunnel in SIP packets, the other's becomes such on its way; RSIP knows of neither.
+``gateway`` is a border router and an RSIP gateway. To RSIP both hosts are what IPAE makes of them: one of the site, and
+an alias. The one has its tunnel in SIP packets, the other's becomes such on its way; RSIP knows of neither.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,18 +177,23 @@ listen = true
 def start(lab: Lab, setting: Setting) -> None:
     """Start the borders, then the hosts, and wait until each has its leases."""
     start_web(lab["www"], ipv6=False)
-    lab["gateway"].up(gateway_configuration(lab, setting))
-    lab["other"].up(other_configuration(lab, setting))
-    for name, write in (("sip", sip_configuration), ("host", host_configuration)):
-        lab[name].up(write(lab, setting))
+    _start(lab, {"gateway": gateway_configuration(lab, setting), "other": other_configuration(lab, setting)})
+    _start(lab, {"sip": sip_configuration(lab, setting), "host": host_configuration(lab, setting)})
+    for name, port in _PUBLISHED.items():
         pages = lab[name].directory / "pages"
         pages.mkdir()
         (pages / "index.html").write_text(f"a page of {name}\n", encoding="ascii")
-        page = (sys.executable, "-m", "http.server", str(_PUBLISHED[name]), "--directory", str(pages))
+        page = (sys.executable, "-m", "http.server", str(port), "--directory", str(pages))
         lab[name].start("page", *page, ready="Serving HTTP")
     for name in _PUBLISHED:
         if not wait_until(lambda: len(_held(lab, name)) == 2, 15, every=0.1):  # noqa: B023 - called at once
             raise LabError(f"{name} did not get its leases within 15 seconds\n{lab[name].daemons['isthmus'].tail()}")
+
+
+def _start(lab: Lab, configurations: Mapping[str, str]) -> None:
+    """Start several daemons at the same time."""
+    with ThreadPoolExecutor(len(configurations)) as pool:
+        list(pool.map(lambda name: lab[name].up(configurations[name]), configurations))
 
 
 # --- what must hold ---------------------------------------------------------------------------

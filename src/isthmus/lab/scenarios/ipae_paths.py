@@ -36,7 +36,7 @@ PLATEAU = 1006
 "What 1400 octets are found to be where no MTU is named (RFC 1191 §7.1)."
 TINY = 500
 "Octets that are not enough for an IPAE datagram with the smallest SIP packet that everybody may send."
-OCTETS = 300_001
+OCTETS, FEW_OCTETS = 300_001, 60_001
 _HERE, _THERE = "1.213.77.5", "1.2.2.8"
 _V4_A, _IPAE_A, _SIP_A = "192.3.4.1", "192.3.4.2", "192.3.4.3"
 _V4_B, _IPAE_B = "201.5.7.250", "201.5.7.251"
@@ -203,8 +203,8 @@ def play(lab: Lab, setting: Setting) -> Iterator[Check]:
         yield from _both_ways(lab, pair, relayed)
     yield check_traceroute(lab["v4-a"], _V4_B, "IPv4 hosts", 5)
     yield check_traceroute(lab["ipae-a"], _PEER, "IPAE hosts", 5)
-    for name in _BORDERS:
-        lab[name].daemons["isthmus"].stop()
+    with ThreadPoolExecutor(len(_BORDERS)) as pool:
+        list(pool.map(lambda name: lab[name].daemons["isthmus"].stop(), _BORDERS))
     _up(lab, {name: _border(lab, setting, name, [3]) for name in _BORDERS})
     yield from _soft_state(lab)
     yield from _smaller(lab)
@@ -250,15 +250,15 @@ def _both_ways(lab: Lab, pair: _Pair, before: Counter[str]) -> Iterator[Check]:
         before[name] = counted
 
 
-def _transfer(lab: Lab, pair: _Pair, how: str = "") -> Iterator[Check]:
+def _transfer(lab: Lab, pair: _Pair, how: str = "", octets: int = OCTETS) -> Iterator[Check]:
     """Send with curl, and fetch; what either end learns does not serve the other."""
     _forget(lab)
     who = pair.who + how
-    command = f"head -c {OCTETS} /dev/zero | " + " ".join(fetch(f"'{url(pair.server)}'", "--data-binary", "@-"))
+    command = f"head -c {octets} /dev/zero | " + " ".join(fetch(f"'{url(pair.server)}'", "--data-binary", "@-"))
     done = lab[pair.host].run("sh", "-c", command, check=False, seconds=40)
-    yield Check(f"{who}: {OCTETS} octets by TCP", done.stdout.startswith(f"{OCTETS} octets"), words(done))
+    yield Check(f"{who}: {octets} octets by TCP", done.stdout.startswith(f"{octets} octets"), words(done))
     _forget(lab)
-    yield check_tcp(lab[pair.host], pair.server, f"{who}, back", OCTETS)
+    yield check_tcp(lab[pair.host], pair.server, f"{who}, back", octets)
 
 
 def _forget(lab: Lab) -> None:
@@ -323,10 +323,13 @@ def _smaller(lab: Lab) -> Iterator[Check]:
         lab[node].run("ip", "link", "set", interface, "mtu", str(TINY))
     with capturing(lab["modern"], "right0") as narrow:
         for pair in _PAIRS:
-            yield from _transfer(lab, pair, f", {TINY} octets")
+            yield from _transfer(lab, pair, f", {TINY} octets", FEW_OCTETS)
     parts = [len(each.octets) for each in narrow.packets if each.octets[6] & 0x20 and each.octets[9] == _IPAE]
     text = f"{len(parts)} first fragments of datagrams, {max(parts, default=0)} octets at most"
     yield Check("routers cut what is smaller than every SIP link carries", len(parts) > 0, text)
+    ways = [(each["remote"], each["mtu"]) for each in lab["sip-a"].isthmus("tunnels")]
+    ok = ways == [(f"{_THERE}/{_IPAE_B}", 576)]
+    yield Check("a host remembers to whom what IPv6 may always send is too large, and cuts it", ok, str(ways))
 
 
 def _gone(lab: Lab) -> Iterator[Check]:
@@ -338,7 +341,7 @@ def _gone(lab: Lab) -> Iterator[Check]:
         yield Check(f"{host} is told that nobody is there", done.returncode == _REFUSED, words(done))
         # A host gives up at the first error; the next to call is told without a packet's leaving.
         again = lab[host].run(*fetch(url(server)), check=False)
-        down = [each["down"] for each in lab[teller].isthmus("tunnels")]
+        down = [each["down"] for each in lab[teller].isthmus("tunnels") if each["down"]]
         ok = again.returncode == _REFUSED and down == ["128.1.1.2"]
         yield Check(f"{teller} knows who said so", ok, f"{down}; {words(again)}")
 

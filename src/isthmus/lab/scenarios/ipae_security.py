@@ -33,7 +33,7 @@ from isthmus.lab.scenario import Check, Scenario, Setting
 from isthmus.lab.stock import start_web
 from isthmus.lab.topology import OPEN_FORWARDING, LabError, Network, NodePlan, wire
 from isthmus.lab.traffic import check_sums, check_tcp
-from isthmus.wire.icmp import fragmentation_needed
+from isthmus.wire.icmp import Unreachable, fragmentation_needed, unreachable
 from isthmus.wire.ipv4 import Ipv4Header
 from isthmus.wire.sip.header import SipHeader
 from isthmus.wire.sip.ipae import PROTOCOL
@@ -222,23 +222,29 @@ def misuses() -> tuple[Misuse, ...]:
         Misuse(
             what="an error about what was never sent",
             reason=Reason.FORGED_ERROR,
-            packet=fragmentation_needed(_never_sent(), 600),
+            packet=fragmentation_needed(_never_sent("128.44.4.4"), 600),
+            protocol=Protocol.ICMP,
+        ),
+        Misuse(
+            what="an error about the tunnel in use, by guess",
+            reason=Reason.FORGED_ERROR,
+            packet=unreachable(_never_sent(_EAST)[:28], Unreachable.HOST),
             protocol=Protocol.ICMP,
         ),
     )
 
 
-def _never_sent() -> bytes:
-    """The beginning of a datagram that west did not send, as an error quotes it."""
-    packet = sip(f"c{_HERE}/{_V4}", "c1.4.4.4/128.44.4.4", bytes(1400))
+def _never_sent(end: str) -> bytes:
+    """The beginning of a datagram that west did not send to an IPAE system, as an error quotes it."""
+    packet = sip(f"c{_HERE}/{_V4}", f"c{_THERE}/{_DEST}", bytes(1400))
     header = Ipv4Header(
         total_length=20 + len(packet),
-        identification=7,
+        identification=60_000,
         df=True,
         ttl=60,
         protocol=PROTOCOL,
         src=Address.parse(_WEST),
-        dst=Address.parse("128.44.4.4"),
+        dst=Address.parse(end),
     )
     return header.emit() + packet[:64]
 
@@ -299,7 +305,7 @@ def _refused(lab: Lab) -> Iterator[Check]:
         ok = counted[name] == wanted[name] and name in known
         yield Check(f"{each.what}: dropped, counted, explained", ok, f"{name} counted {counted[name]}")
     ways = lab["west"].isthmus("tunnels")
-    yield Check("the forged error taught nothing", not ways, str(ways))
+    yield Check("forged errors taught nothing", not ways, str(ways))
 
 
 def _loop(lab: Lab) -> Iterator[Check]:

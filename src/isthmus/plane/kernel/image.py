@@ -27,6 +27,7 @@ from isthmus.border.realm import Border
 from isthmus.border.selector import Kind
 from isthmus.errors import PlaneError
 from isthmus.plane import Programmable
+from isthmus.plane.kernel import own
 from isthmus.plane.kernel.index import Held, Index, blocks
 from isthmus.plane.kernel.maps import Codec
 from isthmus.plane.kernel.number import Numbers, Owners, Slots
@@ -232,19 +233,12 @@ class Image:
 
     def _begin_ipae(self, border: Border) -> None:
         """Write what the border says of SIP realms, and which IPv4 addresses are ours, not somebody's in SIP."""
-        codec, ends = self._codec, border.tunnel_ends
-        ours = {(end.realm, end.address): 0 for end in ends if end.address.family is Family.IPV4}
+        codec = self._codec
         for realm in border.realms:
             self._show_realm(realm.number)
             if realm.site is not None:
                 self.entry("sites", codec.upper(realm.site.address.upper), codec.upper(realm.number))
-                for node in border.nodes:
-                    if node.address.site == realm.site:
-                        ours[realm.number, node.address.low] = 0
-        for end in ends:
-            if border.realm(end.leads_to).family is Family.SIP:
-                ours[end.realm, end.address] = end.leads_to
-        for (number, address), leads_to in ours.items():
+        for (number, address), leads_to in own.sip_ends(border).items():
             self.entry("sip_ends", codec.place(number, address), codec.upper(leads_to))
         for node in border.nodes:
             self.entry("nodes", codec.place(node.realm, node.address), codec.number(1))

@@ -290,6 +290,7 @@ class Codec:
             | self._rule["RULE_ICMP_SLOW"] * (rules.icmp_pseudo is not IcmpPseudo.IPAE)
             | self._rule["RULE_FIT"] * (rules.df0 is Df0.FIT)
             | self._rule["RULE_ACCEPT"] * bool(rules.accept_from)
+            | self._rule["RULE_SITE"] * rules.site_tunnels
         )
 
     def way_key(self, way: Way) -> bytes:

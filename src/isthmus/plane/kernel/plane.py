@@ -27,6 +27,7 @@ from isthmus.border.selector import Kind
 from isthmus.border.verdict import Reason, Violation
 from isthmus.errors import PlaneError, Unsupported
 from isthmus.plane import Programmable
+from isthmus.plane.kernel import own
 from isthmus.plane.kernel.attach import Link, Links, MachineLinks
 from isthmus.plane.kernel.contact import KernelContacts, forget_old
 from isthmus.plane.kernel.image import ARRAYS, TABLES, Change, Image, is_ipae
@@ -422,6 +423,7 @@ class KernelPlane:
 
     def _write_rules(self) -> None:
         self._rules[:4] = self._codec.rules(self._border.rules).to_bytes(4, "little")
+        self._rules[8:32] = own.bits(self._border)
 
     def _write(self, changes: Iterable[Change]) -> None:
         for table, key, value in changes:

@@ -15,7 +15,7 @@ import numpy as np
 
 from isthmus.address import Address
 from isthmus.plane.kernel.maps import Codec
-from isthmus.plane.reference.ring import KEPT_OCTETS, LIFETIME_SECONDS, SLOTS, Sent
+from isthmus.plane.reference.ring import KEPT_OCTETS, LIFETIME_SECONDS, LOOKED_AHEAD, SLOTS, Sent
 
 SLOT_OCTETS = 80
 _NEXT_AT = 4
@@ -79,3 +79,10 @@ class KernelRing:
         slots = np.frombuffer(self._slots, _LAYOUT)
         since = max(self._codec.second(now) - int(LIFETIME_SECONDS), 0)
         return bool(np.any((slots["remote"] == destination.number) & (slots["second"] > since)))
+
+    def is_overrun(self, *, now: float) -> bool:
+        """Whether slots are used again within ``LIFETIME_SECONDS``, so that what an error quotes may be lost."""
+        slots = np.frombuffer(self._slots, _LAYOUT)
+        following = int.from_bytes(self._state[_NEXT_AT : _NEXT_AT + 4], sys.byteorder) + np.arange(LOOKED_AHEAD)
+        since = max(self._codec.second(now) - int(LIFETIME_SECONDS), 0)
+        return bool(np.any(slots["second"][following % SLOTS] > since))

@@ -70,7 +70,9 @@ def _emerged(known: Memory, end: TunnelEnd, packet: Ipv4View, now: float) -> tup
 
 def _leads_back(known: Memory, end: TunnelEnd, way: Way, source: Address) -> bool:
     """Whether an IPAE system may send in the name of a SIP source: it is that system, or leads there (spec 9.4)."""
-    if way.remote == source.low or known.realms[end.realm].site == source.site:
+    if known.realms[end.realm].site == source.site:
+        return True
+    if way.remote == source.low and not known.border.rules.site_tunnels:
         return True
     if any(way.remote in each for each in known.border.rules.accept_from):
         return True

@@ -8,6 +8,10 @@ layer  whom an error concerns
 2      whom the ring says: eight octets are quoted, and the identification (``ring``)
 3      the sender of the next packet that goes by this way (``ways``)
 =====  ==========================================================================================
+
+What is learned of a way concerns everybody who uses it, and may not come from just anybody: a single forged error would
+close a tunnel for half a minute. So as long as the ring has all that was sent, an error teaches nothing unless it
+quotes what the ring has. A long quote that does not is told to whom it concerns, who knows what he has sent.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from isthmus.plane.reference import answer
 from isthmus.plane.reference.memory import Memory
 from isthmus.plane.reference.parcel import Complaint, Departure, Origin, Refusal, exceeded, too_big, unreachable
 from isthmus.plane.reference.path_mtu import plateau_below
+from isthmus.plane.reference.ring import Sent
 from isthmus.wire.icmp import IcmpType, IcmpView
 from isthmus.wire.icmp import Unreachable as Ipv4Unreachable
 from isthmus.wire.ipv4 import Ipv4View
@@ -71,14 +76,16 @@ def relay(known: Memory, end: TunnelEnd, packet: Ipv4View, error: tuple[IcmpView
         mtu = max(mtu or plateau_below(quote.total_length), _LEAST_MTU)
         if mtu >= quote.total_length:
             return Drop(Reason.FORGED_ERROR)
-    concerned = _concerned(known, quote, now)
+    sent = _remembered(known, quote, now)
+    concerned = _concerned(known, quote, sent)
     layers = known.border.rules.relay_layers
     way = Way(end.realm, end.address, quote.dst)
-    if 3 in layers:
+    believed = 3 in layers and (sent is not None or 2 not in layers or known.ring.is_overrun(now=now))
+    if believed:
         _learn(known, way, message, quote, packet.src, mtu=mtu, now=now)
     if concerned is None:
         # The machine's own stack is told as well, since nobody else can be.
-        return Pass() if 3 in layers else Drop(Reason.FORGED_ERROR)
+        return Pass() if believed else Drop(Reason.FORGED_ERROR)
     complaint = _complaint(message, packet.src, mtu)
     origin = Origin(realm=end.realm, family=Family.SIP, packet=concerned, end=end)
     told = answer.error(known, end.leads_to, concerned, complaint, origin)
@@ -105,16 +112,21 @@ def _sent(crossed: object) -> Verdict:
             return Drop(Reason.NO_IMAGE)
 
 
-def _concerned(known: Memory, quote: Ipv4View, now: float) -> bytes | None:
-    """The SIP packet that an error is about, as far as it is known: from the quote, else from the ring."""
-    layers, quoted = known.border.rules.relay_layers, bytes(quote.payload)
-    if 1 in layers and len(quoted) >= HEADER_OCTETS and quoted[0] >> 4 == 6:
-        return quoted
-    sent = known.ring.find(quote.identification, now=now) if 2 in layers else None
-    if sent is None or sent.destination != quote.dst or len(quoted) < _COMPARED_TO:
+def _remembered(known: Memory, quote: Ipv4View, now: float) -> Sent | None:
+    """What the ring has of the datagram that is quoted, if it is that."""
+    sent = known.ring.find(quote.identification, now=now) if 2 in known.border.rules.relay_layers else None
+    if sent is None or sent.destination != quote.dst or len(quote.payload) < _COMPARED_TO:
         return None
-    alike = sent.octets[_COMPARED_FROM:_COMPARED_TO] == quoted[_COMPARED_FROM:_COMPARED_TO]
-    return sent.octets if alike else None
+    quoted = bytes(quote.payload[_COMPARED_FROM:_COMPARED_TO])
+    return sent if sent.octets[_COMPARED_FROM:_COMPARED_TO] == quoted else None
+
+
+def _concerned(known: Memory, quote: Ipv4View, sent: Sent | None) -> bytes | None:
+    """The SIP packet that an error is about, as far as it is known: from the quote, else from the ring."""
+    quoted = bytes(quote.payload)
+    if 1 in known.border.rules.relay_layers and len(quoted) >= HEADER_OCTETS and quoted[0] >> 4 == 6:
+        return quoted
+    return None if sent is None else sent.octets
 
 
 def _learn(

@@ -37,6 +37,10 @@ class Sent:
     "The beginning of the SIP packet, ``KEPT_OCTETS`` at most."
 
 
+LOOKED_AHEAD = 256
+"""Of how many slots that come next one must have been used in ``LIFETIME_SECONDS`` for the ring to be overrun."""
+
+
 class Ring(Protocol):
     """A memory of what was sent as IPAE datagrams a moment ago."""
 
@@ -51,6 +55,9 @@ class Ring(Protocol):
 
     def has_sent_to(self, destination: Address, *, now: float) -> bool:
         """Whether anything went to an IPAE system in the last ``LIFETIME_SECONDS``."""
+
+    def is_overrun(self, *, now: float) -> bool:
+        """Whether slots are used again within ``LIFETIME_SECONDS``, so that what an error quotes may be lost."""
 
 
 class IdentificationRing:
@@ -95,3 +102,8 @@ class IdentificationRing:
         """Whether anything went to an IPAE system in the last ``LIFETIME_SECONDS``."""
         at = self._destinations.get(destination)
         return at is not None and now < at + LIFETIME_SECONDS
+
+    def is_overrun(self, *, now: float) -> bool:
+        """Whether slots are used again within ``LIFETIME_SECONDS``, so that what an error quotes may be lost."""
+        ahead = (self._slots.get((self._next + at) % SLOTS) for at in range(LOOKED_AHEAD))
+        return any(sent is not None and now < sent.at + LIFETIME_SECONDS for sent in ahead)

@@ -10,6 +10,7 @@ No time passes in here: whoever asks says what time it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -49,7 +50,12 @@ class Condition:
     @property
     def until(self) -> float:
         """When the last of it is forgotten."""
-        return max(self.mtu_until, self.down_until, self.hops_until)
+        return max(self.ends)
+
+    @property
+    def ends(self) -> tuple[float, float, float]:
+        """When each of MTU, reachability and length is forgotten."""
+        return self.mtu_until, self.down_until, self.hops_until
 
     def expire(self, now: float) -> bool:
         """Forget what is over; say whether that was anything."""
@@ -70,6 +76,9 @@ class Ways:
     def __init__(self) -> None:
         self._known: dict[Way, Condition] = {}
         self._changed: set[Way] = set()
+        # Asked after every few packets, and thousands of ways may be known.
+        self._soonest = math.inf
+        "Nothing is forgotten before."
 
     def condition(self, way: Way, *, now: float) -> Condition:
         """What is known of a way; nothing, if nothing is."""
@@ -100,6 +109,7 @@ class Ways:
         if found.down != way.remote or now < found.try_at:
             return False
         found.try_at = found.down_until = min(found.down_until, now + TRY_SECONDS)
+        self._soonest = min(self._soonest, found.down_until)
         return True
 
     def lengthen(self, way: Way, hops: int, reporter: Address, *, now: float) -> None:
@@ -135,10 +145,14 @@ class Ways:
             self._changed.add(oldest)
         self._known[way] = found
         self._changed.add(way)
+        self._soonest = min(self._soonest, *(end for end in found.ends if end))
 
     def _expire(self, now: float) -> None:
+        if now < self._soonest:
+            return
         for way, found in list(self._known.items()):
             if found.expire(now):
                 self._changed.add(way)
             if found.until <= now:
                 del self._known[way]
+        self._soonest = min((end for each in self._known.values() for end in each.ends if end > now), default=math.inf)
