@@ -121,6 +121,12 @@ def test_differences_are_told_and_end_with_1(place):
     assert "2 packets were sent, 1 must be" in told
 
 
+def test_an_endpoint_says_whose_configuration_is_meant(place):
+    head = FIGURE_1.partition("[gateway]")[0]
+    (place / "endpoint.toml").write_text(f"{head}[endpoint]\n")
+    assert "gateway's configuration" in refused("check", place / "endpoint.toml", place / "in.pcap")
+
+
 def test_without_leases_nothing_is_leased(place):
     report = answer("check", place / "gateway.toml", place / "in.pcap")
     assert report["counters"] == {"NO_BINDING": 2, "PASSED": 2, "UNREGISTERED": 3}

@@ -192,7 +192,17 @@ def test_a_second_daemon_of_the_name_is_refused_and_a_dead_ones_socket_replaced(
     asyncio.run(twice())
 
 
-@pytest.mark.parametrize(("verb", "whom"), [("acquire", "host"), ("query", "host"), ("revoke", "gateway")])
+@pytest.mark.parametrize(
+    ("verb", "whom"),
+    [
+        ("acquire", "host"),
+        ("query", "host"),
+        ("revoke", "gateway"),
+        ("leases", "gateway or host"),
+        ("mappings", "border router"),
+        ("tunnels", "border router or node"),
+    ],
+)
 def test_what_is_asked_of_the_wrong_daemon_says_of_whom_to_ask(tmp_path, verb, whom):
     path = tmp_path / "x.sock"
 
