@@ -113,7 +113,9 @@ def test_the_ring_is_the_references(types: Types) -> None:
         ("octets", 12),
         ("sip", 16),
     ]
-    assert [each.name for each in types.record("rules").fields] == ["flags", "next", "ends", "nodes", "sites"]
+    rules = ["flags", "next", "ends", "nodes", "sites", "changes", "padding"]
+    assert [each.name for each in types.record("rules").fields] == rules
+    assert next(each.at for each in types.record("rules").fields if each.name == "changes") == kernel_own.CHANGES.start
 
 
 def test_mappings_are_direct_tables(types: Types) -> None:

@@ -75,6 +75,9 @@ def remap(*rows: tuple[str, str]) -> Remap:
     return Remap(realm=SITE, sip=SIP, mapping=mapping)
 
 
+MAPPED = remap(("201.5.7.0/24", "c1.2.2.8/32"))
+
+
 def within(
     work: Callable[[KernelPlane], _T], effects: Iterable[Programmable] | None = ROUTES, *, afresh: bool = True
 ) -> _T:
@@ -189,6 +192,76 @@ def test_what_is_bound_by_itself_comes_before_the_mapping() -> None:
 
     found = within(work, [*ROUTES, alias, remap(("201.5.7.0/24", "c1.2.2.8/32"))])
     assert found == ["1.9.9.9/10.0.0.7", "c1.2.2.8/201.5.7.250"]
+
+
+# --- short ways, when bindings change -----------------------------------------------------------
+
+
+def site_prefix(upper: str, length: int, low: str = "0.0.0.0") -> Prefix:
+    return Prefix(Address.parse_sip(f"{upper}/{low}"), length)
+
+
+def through(prefix: Prefix, remote: str) -> Bind:
+    return bind(SIP, prefix, Encapsulation(realm=NET, local=HERE, remote=Address.parse(remote)))
+
+
+def goes_to(plane: KernelPlane, destination: Address) -> str:
+    """The next IPAE system of a datagram."""
+    found = sent(plane, destination)
+    assert found[3] is not None
+    return str(Address.from_octets(found[3][16:20]))
+
+
+@pytest.mark.rfc("8507", "4.2")
+def test_a_change_of_routes_counts_for_the_next_packet() -> None:
+    site, host = through(site_prefix("c1.2.2.8", 32), "128.2.1.3"), site_prefix("c1.2.2.8", 64, str(THERE))
+
+    def work(plane: KernelPlane) -> list[str]:
+        seen = [goes_to(plane, THERE)]
+        for step in (
+            site,
+            through(site.binding.selectors[0].local, "128.2.1.4"),
+            through(host, "128.2.1.5"),
+            Unbind(key=through(host, "128.2.1.5").binding.key, ending=Ending.FREED),
+            Unbind(key=site.binding.key, ending=Ending.FREED),
+        ):
+            plane.apply([step])
+            seen += [goes_to(plane, THERE), goes_to(plane, Address.parse("201.5.7.251"))]
+        plane.reconcile([GATEWAY, through(site_prefix("0.0.0.0", 0), "128.2.1.6"), MAPPED])
+        return [*seen, goes_to(plane, THERE)]
+
+    found = within(work, [*ROUTES, MAPPED])
+    ends = [2, 3, 3, 4, 4, 5, 4, 4, 4, 2, 2, 6]
+    assert found == [f"128.2.1.{end}" for end in ends]
+
+
+@pytest.mark.rfc("ipae", "5.1")
+def test_a_change_of_who_one_is_in_sip_counts_for_the_next_packet() -> None:
+    alias = bind(SIP, site_prefix("1.7.7.7", 64, "10.0.0.9"), Translate(realm=SITE, image=Prefix.parse("192.3.4.1/32")))
+
+    def work(plane: KernelPlane) -> list[str]:
+        seen = [known_as(plane)]
+        for step in (
+            alias,
+            Unbind(key=alias.binding.key, ending=Ending.FREED),
+            Unbind(key=GATEWAY.binding.key, ending=Ending.FREED),
+            GATEWAY,
+        ):
+            plane.apply([step])
+            seen.append(known_as(plane))
+        return seen
+
+    own = "c1.213.77.5/192.3.4.1"
+    assert within(work, [*ROUTES, MAPPED]) == [own, "1.7.7.7/10.0.0.9", own, "NO_IMAGE", own]
+
+
+def known_as(plane: KernelPlane) -> str:
+    """By which SIP address the host of ``packet`` sends."""
+    found = sent(plane, THERE)
+    if found[1] is not Reason.TRANSLATED_TO_SIP:
+        return found[1].name
+    assert found[3] is not None
+    return str(SipView.parse(found[3][20:]).src)
 
 
 # --- the ring, and ways ---------------------------------------------------------------------

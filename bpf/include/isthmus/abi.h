@@ -370,6 +370,20 @@ struct sip_realm {
 	__u32 family;
 	__u16 unmapped;
 	__u16 foreign;
+	/* of an IPv4 realm: the SIP realm in which all its systems have one upper half, and that; 0: by_image says */
+	__be32 known_in;
+	__be32 known_as;
+	__u64 deep; /* of a SIP realm: bits of the upper halves under which by_prefix has more than 32 bits (OWN_FACTOR) */
+};
+
+/* routes: what by_prefix last said of an upper half, each processor by itself. "changes" is that of rules when asked. */
+#define KEPT_ROUTES 256
+struct route {
+	__u32 changes;
+	__be32 realm;
+	__be32 upper;
+	__u32 padding;
+	struct binding binding; /* endpoint, deadline and flags; endpoint 0: never asked */
 };
 
 /* by_image: longest-prefix match over the realm that asks, the realm of the image, and the image. */
@@ -407,6 +421,8 @@ struct rules {
 	__u64 ends;
 	__u64 nodes;
 	__u64 sites;
+	__u32 changes; /* of by_prefix; raised after each */
+	__u32 padding;
 };
 #define OWN_FACTOR 0x9e3779b1U /* bit of a number: the upper six of the lower 32 bits of its product with this */
 
@@ -443,7 +459,7 @@ struct slot {
 };
 
 /* next_hops: what the kernel's routing has said of two addresses in this tick, by their hash. Each processor has its own. */
-#define NEXT_HOPS 256
+#define NEXT_HOPS 4096
 struct next_hop {
 	__u32 tick;
 	__u32 interface;

@@ -22,26 +22,27 @@ static __always_inline enum reason sip_reason(const struct passage *packet)
  * Write the link addresses for a neighbour on a realm's link; false if bpf_redirect_neigh has to. The first packet of a
  * tick always goes that way, by which the kernel learns that the neighbour is in use and makes sure that it is there.
  */
-static __noinline int store_known_neighbor(struct __sk_buff *skb, const struct realm *realm, __be32 neighbor)
+static __always_inline int store_known_neighbor(struct __sk_buff *skb, const struct realm *realm, __be32 neighbor)
 {
-	struct bpf_fib_lookup route = { .family = AF_INET };
 	struct next_hop *known = next_hop_of(0, neighbor);
+	struct bpf_fib_lookup *route;
 
 	if (!realm)
 		return 0;
-	route.ifindex = realm->interface;
-	route.ipv4_dst = neighbor;
-	if (is_next_hop(known, &route))
+	if (is_next_hop(known, realm->interface, 0, neighbor, 0))
 		return store(skb, 0, known->addresses, sizeof(known->addresses));
-	keep_question(known, &route);
-	if (!bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT) && route.ifindex == realm->interface &&
-	    route.ipv4_dst == neighbor)
-		keep_answer(known, &route);
+	route = question(realm->interface, 0, neighbor, 0);
+	if (!route)
+		return 0;
+	keep_question(known, route);
+	if (!bpf_fib_lookup(skb, route, sizeof(*route), BPF_FIB_LOOKUP_OUTPUT) && route->ifindex == realm->interface &&
+	    route->ipv4_dst == neighbor)
+		keep_answer(known, route);
 	return 0;
 }
 
 /* Send a SIP packet on as it is (seed IPAE 4.2.1; RFC 8507 §8.4). */
-static __noinline int native(struct __sk_buff *skb, struct ingress *from, struct passage *packet,
+static __always_inline int native(struct __sk_buff *skb, struct ingress *from, struct passage *packet,
 			     const struct endpoint *way)
 {
 	struct bpf_redir_neigh next = { .nh_family = AF_INET };
@@ -120,7 +121,7 @@ static __always_inline bool is_our_end(__be32 realm, __be32 address)
 }
 
 /* Put a SIP packet into an IPAE datagram, which is sent on (seed IPAE 4.2.2, 5.2; spec 3.1). */
-static __noinline int send_datagram(struct __sk_buff *skb, struct ingress *from, struct passage *packet,
+static __always_inline int send_datagram(struct __sk_buff *skb, struct ingress *from, struct passage *packet,
 				    const struct realm *realm)
 {
 	const struct iphdr *outer;

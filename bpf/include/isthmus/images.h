@@ -71,8 +71,8 @@ static __always_inline bool is_of_another_site(__be32 realm, const __be32 *addre
 	return !(home && home->site == site) && is_site(site);
 }
 
-/* The binding of an address by longest prefix; null if there is none. */
-static __always_inline struct binding *route(__be32 realm, const __be32 *address)
+/* Ask by_prefix for the binding of an address; null if there is none. */
+static __noinline struct binding *look_up_route(__be32 realm, const __be32 *address)
 {
 	struct prefix_key key = { .length = 32 + 64 };
 	struct binding *found;
@@ -82,6 +82,35 @@ static __always_inline struct binding *route(__be32 realm, const __be32 *address
 	key.place.address[1] = address[1];
 	found = bpf_map_lookup_elem(&by_prefix, &key);
 	return found && found->endpoint ? found : 0;
+}
+
+/*
+ * The binding of an address by longest prefix; null if there is none. Where no prefix goes into the lower half the answer
+ * is that of every address with this upper half, and kept until by_prefix changes.
+ */
+static __always_inline struct binding *route(__be32 realm, const __be32 *address)
+{
+	__u32 changes, at = bpf_ntohl(address[0]) * OWN_FACTOR >> 24;
+	struct route *kept = bpf_map_lookup_elem(&routes, &at);
+	struct sip_realm *home = sip_realm_of(realm);
+	struct rules *known = the_rules();
+	struct binding *found;
+
+	if (!kept || !home || !known || may_be_own(home->deep, address[0]))
+		return look_up_route(realm, address);
+	changes = *(volatile __u32 *)&known->changes;
+	if (kept->changes == changes && kept->realm == realm && kept->upper == address[0] && kept->binding.endpoint)
+		return &kept->binding;
+	found = look_up_route(realm, address);
+	if (!found)
+		return 0;
+	kept->changes = changes;
+	kept->realm = realm;
+	kept->upper = address[0];
+	kept->binding.endpoint = found->endpoint;
+	kept->binding.deadline = found->deadline;
+	kept->binding.flags = found->flags;
+	return kept->binding.endpoint ? &kept->binding : 0;
 }
 
 static __always_inline struct binding *route4(__be32 realm, __be32 address)
@@ -192,11 +221,13 @@ struct target {
 
 static __always_inline bool target(const struct ingress *from, __be32 address, bool ours, struct target *found)
 {
-	struct binding *bound = route4(from->realm, address);
-	struct sip_realm *home;
+	struct sip_realm *home = sip_realm_of(from->realm);
+	struct binding *bound = 0;
 	struct endpoint *way;
 	__u32 upper;
 
+	if (!home || home->translates || may_be_meant(address))
+		bound = route4(from->realm, address);
 	if (bound) {
 		way = crossing(bound);
 		if (!way || way->kind != TRANSLATE || way->family != FAMILY_SIP)
@@ -208,7 +239,6 @@ static __always_inline bool target(const struct ingress *from, __be32 address, b
 	}
 	if (ours)
 		return false;
-	home = sip_realm_of(from->realm);
 	upper = home ? mapped(home, address) : 0;
 	/* What the mapping says is our own site's is routed as IPv4 (spec 6.2). */
 	if (!upper || (upper & ~C_BIT) == bpf_ntohl(home->site))
@@ -223,8 +253,15 @@ static __always_inline bool target(const struct ingress *from, __be32 address, b
 /* By which SIP address a system of IPv4 is known (seed IPAE 5.1); false: by none. */
 static __always_inline bool in_sip(__be32 sip, __be32 realm, __be32 address, __be32 *found)
 {
-	struct known *image = known_ipv4(sip, realm, address);
+	struct sip_realm *home = sip_realm_of(realm);
+	struct known *image;
 
+	if (home && home->known_as && home->known_in == sip) {
+		found[0] = home->known_as;
+		found[1] = address;
+		return true;
+	}
+	image = known_ipv4(sip, realm, address);
 	if (image)
 		join(found, image->address, image->length, bpf_ntohl(address));
 	return image;
@@ -233,16 +270,18 @@ static __always_inline bool in_sip(__be32 sip, __be32 realm, __be32 address, __b
 /* By which IPv4 address a SIP system is known in a realm (seed IPAE 5.2; spec 8.3); false: by none. */
 static __always_inline bool in_ipv4(__be32 realm, __be32 sip, const __be32 *address, __be32 *found)
 {
-	struct known *image = known_sip(realm, sip, address);
-	struct sip_realm *home;
+	struct sip_realm *home = sip_realm_of(realm);
+	struct known *image = 0;
 	__u32 upper;
 
 	*found = address[1];
+	/* What has an image has it by a binding that leads from this realm. */
+	if (!home || home->translates)
+		image = known_sip(realm, sip, address);
 	if (image) {
 		*found = join4(image->address[0], image->length, number(address));
 		return true;
 	}
-	home = sip_realm_of(realm);
 	if (!home)
 		return false;
 	if (home->foreign == FOREIGN_LOW || (home->site && home->site == site_of(address)))

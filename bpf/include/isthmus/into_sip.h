@@ -54,7 +54,7 @@ static __always_inline int unmapped(struct __sk_buff *skb, const struct ingress 
 }
 
 /* See an IPv4 packet as SIP; 0, NOT_OURS, or why not (seed IPAE 5.1; spec 3.3, 6.2). */
-static __noinline int from_ipv4(struct __sk_buff *skb, struct ingress *from, struct passage *packet, bool ours)
+static __always_inline int from_ipv4(struct __sk_buff *skb, struct ingress *from, struct passage *packet, bool ours)
 {
 	const struct ipv4 *came;
 	struct target found;

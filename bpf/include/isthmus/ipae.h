@@ -66,7 +66,7 @@ static __noinline int arrived(struct __sk_buff *skb, struct ingress *from, struc
 }
 
 /* Take a SIP packet that came by a link (seed IPAE 4.2.1; RFC 8507 §8.4; spec 9.4). */
-static __noinline int from_link(struct __sk_buff *skb, struct ingress *from, struct passage *packet)
+static __always_inline int from_link(struct __sk_buff *skb, struct ingress *from, struct passage *packet)
 {
 	struct cursor cursor;
 

@@ -226,6 +226,14 @@ struct {
 	__type(value, struct next_hop);
 } next_hops SEC(".maps");
 
+/* What by_prefix last said. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, KEPT_ROUTES);
+	__type(key, __u32);
+	__type(value, struct route);
+} routes SEC(".maps");
+
 /* Packets by reason. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -42,7 +42,7 @@ static __always_inline void ipv4_header(struct iphdr *header, const struct passa
 	header->version = 4;
 	header->ihl = 5;
 	header->tot_len = bpf_htons(sizeof(*header) + packet->octets);
-	header->id = bpf_htons(next_number());
+	header->id = bpf_htons(next_slot());
 	header->frag_off = has_c_bit(packet->sip.src) ? bpf_htons(IP_DF) : 0;
 	header->ttl = packet->sip.hop_limit;
 	header->protocol = packet->sip.type;

@@ -8,7 +8,10 @@
 
 #include <isthmus/sip.h>
 
-/* Take the next slot: the identification of a datagram. */
+/*
+ * Take the next slot: the identification of a datagram, or of a translated packet, which is no datagram and leaves alone
+ * what the slot says of one.
+ */
 static __always_inline __u16 next_slot(void)
 {
 	struct rules *state;
@@ -16,18 +19,6 @@ static __always_inline __u16 next_slot(void)
 
 	state = bpf_map_lookup_elem(&rules, &zero);
 	return state ? __sync_fetch_and_add(&state->next, 1) : 0;
-}
-
-/* The same for a packet of which nothing is kept. */
-static __always_inline __u16 next_number(void)
-{
-	__u16 id = next_slot();
-	__u32 number = id;
-	struct slot *slot = bpf_map_lookup_elem(&ring, &number);
-
-	if (slot)
-		slot->second = 0;
-	return id;
 }
 
 /* Keep the beginning of the SIP packet in a datagram, which stands in the buffer. */

@@ -143,15 +143,31 @@ static __always_inline bool store_neighbor(struct __sk_buff *skb, const struct b
  */
 static __always_inline struct next_hop *next_hop_of(__be32 src, __be32 dst)
 {
-	__u32 number = (bpf_ntohl(src) * 31 + bpf_ntohl(dst)) * 0x9e3779b1U >> 24;
+	__u32 number = (bpf_ntohl(src) * 31 + bpf_ntohl(dst)) * 0x9e3779b1U >> 20;
 
 	return bpf_map_lookup_elem(&next_hops, &number);
 }
 
-static __always_inline bool is_next_hop(const struct next_hop *known, const struct bpf_fib_lookup *asked)
+static __always_inline bool is_next_hop(const struct next_hop *known, __u32 interface, __be32 src, __be32 dst, __u8 tos)
 {
-	return known && known->tick == (__u32)bpf_jiffies64() && known->dst == asked->ipv4_dst &&
-	       known->src == asked->ipv4_src && known->interface == asked->ifindex && known->tos == asked->tos;
+	return known && known->tick == (__u32)bpf_jiffies64() && known->dst == dst && known->src == src &&
+	       known->interface == interface && known->tos == tos;
+}
+
+/* Put a question to the kernel's routing; in the scratch, because the stack is short. */
+static __always_inline struct bpf_fib_lookup *question(__u32 interface, __be32 src, __be32 dst, __u8 tos)
+{
+	struct scratch *mine = this_scratch();
+
+	if (!mine)
+		return 0;
+	__builtin_memset(&mine->route, 0, sizeof(mine->route));
+	mine->route.family = AF_INET;
+	mine->route.ifindex = interface;
+	mine->route.tos = tos;
+	mine->route.ipv4_src = src;
+	mine->route.ipv4_dst = dst;
+	return &mine->route;
 }
 
 /* Keep what was asked; what the kernel says of it comes later. */
@@ -179,7 +195,7 @@ static __always_inline void keep_answer(struct next_hop *known, const struct bpf
 static __noinline int forward(struct __sk_buff *skb, struct ingress *from, const struct realm *realm,
 			      const struct iphdr *header, enum reason why)
 {
-	struct bpf_fib_lookup route = { .family = AF_INET };
+	struct bpf_fib_lookup *route;
 	struct next_hop *known;
 	bool bare;
 
@@ -188,27 +204,26 @@ static __noinline int forward(struct __sk_buff *skb, struct ingress *from, const
 	if (!realm || !realm->interface)
 		return drop(skb, NO_ROUTE);
 	known = next_hop_of(header->saddr, header->daddr);
-	route.ifindex = realm->interface;
-	route.tos = header->tos & ~3;
-	route.ipv4_src = header->saddr;
-	route.ipv4_dst = header->daddr;
 	bare = !from->link;
-	if (!bare && is_next_hop(known, &route)) {
+	if (!bare && is_next_hop(known, realm->interface, header->saddr, header->daddr, header->tos & ~3)) {
 		if (!store(skb, 0, known->addresses, sizeof(known->addresses)))
 			return drop(skb, NO_ROUTE);
 		count(skb, realm->number, why);
 		return bpf_redirect(realm->interface, 0);
 	}
-	keep_question(known, &route);
+	route = question(realm->interface, header->saddr, header->daddr, header->tos & ~3);
+	if (!route)
+		return drop(skb, NO_ROUTE);
+	keep_question(known, route);
 	if (!with_link(skb, from))
 		return drop(skb, NO_ROUTE);
-	switch (bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT)) {
+	switch (bpf_fib_lookup(skb, route, sizeof(*route), BPF_FIB_LOOKUP_OUTPUT)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
-		if (bare || route.ifindex != realm->interface)
+		if (bare || route->ifindex != realm->interface)
 			break;
-		if (!store_neighbor(skb, &route))
+		if (!store_neighbor(skb, route))
 			return drop(skb, NO_ROUTE);
-		keep_answer(known, &route);
+		keep_answer(known, route);
 		count(skb, realm->number, why);
 		return bpf_redirect(realm->interface, 0);
 	case BPF_FIB_LKUP_RET_BLACKHOLE:

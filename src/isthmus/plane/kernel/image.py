@@ -24,7 +24,7 @@ from isthmus.border.crossing import Translate, Tunnel, Way
 from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Remap, Unbind
 from isthmus.border.mapping import Mapping as MappingTable
 from isthmus.border.realm import Border
-from isthmus.border.selector import Kind
+from isthmus.border.selector import Kind, Selector
 from isthmus.errors import PlaneError
 from isthmus.plane import Programmable
 from isthmus.plane.kernel import own
@@ -34,6 +34,9 @@ from isthmus.plane.kernel.number import Numbers, Owners, Slots
 
 MOST_BLOCKS = 1 << 12
 """Most aligned blocks that the SPIs of one selector may need: each is an entry of its own."""
+
+_UPPER_BITS = 32
+"Of a SIP address."
 
 Change = tuple[str, bytes, bytes | None]
 "Map, key, value (None: remove)."
@@ -62,6 +65,7 @@ class Image:
         device: Callable[[str], int],
         mapping: Callable[[int, MappingTable], int],
         narrow: Mapping[Way, int] | None = None,
+        deep: Mapping[int, int] | None = None,
     ) -> None:
         """Begin with what the border says.
 
@@ -74,6 +78,7 @@ class Image:
             device: Gives the interface index of a device.
             mapping: Puts the mapping of a realm where the program finds it, and gives its number there.
             narrow: What ``limit`` has been told.
+            deep: What the maps say of SIP realms' upper halves with bindings by more than 32 bits.
         """
         self.tables: dict[str, dict[bytes, bytes]] = {name: {} for name in TABLES}
         self.words = array("Q", bytes(8 * slots.words))
@@ -83,8 +88,12 @@ class Image:
         self._mapped: dict[int, tuple[int, int]] = {}
         "By realm: the number of its mapping, and the SIP realm that this leads into."
         self._translating: Counter[int] = Counter()
-        self._images: dict[bytes, dict[BindingKey, bytes]] = {}
+        self._images: dict[bytes, dict[BindingKey, Selector]] = {}
         "By key of ``by_image``: which bindings lead there, and by which selectors. The first counts."
+        self._known: dict[int, dict[bytes, int]] = {}
+        "By realm: the keys of the images there, and how long these are."
+        self._deep = Counter(deep or {})
+        "By SIP realm: see ``Codec.sip_realm``. A bit too many costs time only, so none is cleared."
         self._counted = (slots, numbers, owners)
         self._holdings: Counter[bytes] = Counter()
         self._held: dict[BindingKey, tuple[Held, bytes]] = {}
@@ -202,6 +211,8 @@ class Image:
         if refused is not None:
             raise PlaneError(f"{refused} is already held")
         before = self._held.get(key)
+        for selector in binding.selectors:
+            self._note_deep(selector)
         endpoint, tag = self._enter(binding)
         self._held[key] = Held(binding, self._numbers[endpoint], effect.lease.expires_at, tag), endpoint
         self._index.replace(before and before[0], self._held[key][0])
@@ -234,6 +245,8 @@ class Image:
     def _begin_ipae(self, border: Border) -> None:
         """Write what the border says of SIP realms, and which IPv4 addresses are ours, not somebody's in SIP."""
         codec = self._codec
+        for claim in border.claims:
+            self._note_deep(claim)
         for realm in border.realms:
             self._show_realm(realm.number)
             if realm.site is not None:
@@ -246,8 +259,30 @@ class Image:
     def _show_realm(self, number: int) -> None:
         mapping, mapped_to = self._mapped.get(number, (0, 0))
         translates = self._translating[number] > 0
-        value = self._codec.sip_realm(self._realms[number], mapping=mapping, mapped_to=mapped_to, translates=translates)
+        value = self._codec.sip_realm(
+            self._realms[number],
+            mapping=mapping,
+            mapped_to=mapped_to,
+            translates=translates,
+            known=self._known_whole(number),
+            deep=self._deep[number],
+        )
         self.entry("sip_realms", self._codec.realm_key(number), value)
+
+    def _known_whole(self, number: int) -> tuple[int, int]:
+        """In which SIP realm all systems of an IPv4 realm have one upper half, and which; (0, 0): they have not."""
+        match list(self._known.get(number, {}).items()):
+            case [(key, 0)]:
+                selector = next(iter(self._images[key].values()))
+                if selector.local.family is Family.SIP and selector.local.length == _UPPER_BITS:
+                    return selector.realm, selector.local.address.upper
+        return 0, 0
+
+    def _note_deep(self, selector: Selector) -> None:
+        """There will be a binding of this selector, or a claim."""
+        if selector.local.family is Family.SIP and selector.local.length > _UPPER_BITS:
+            self._deep[selector.realm] |= own.bit(selector.local.address.upper)
+            self._show_realm(selector.realm)
 
     def _remap(self, effect: Remap) -> None:
         self._mapped[effect.realm] = self._mapping(effect.realm, effect.mapping), effect.sip
@@ -263,8 +298,8 @@ class Image:
             key = self._codec.image_key(selector.realm, crossing.realm, _reached(crossing.image, selector.local))
             images = self._images.setdefault(key, {})
             images.pop(binding.key, None)
-            images[binding.key] = self._codec.known(selector.local)
-            self.entry("by_image", key, next(iter(images.values())))
+            images[binding.key] = selector
+            self._show_image(key, crossing, selector.local)
             self._translating[selector.realm] += 1
             self._show_realm(selector.realm)
         return endpoint, 0
@@ -278,12 +313,23 @@ class Image:
             key = self._codec.image_key(selector.realm, crossing.realm, _reached(crossing.image, selector.local))
             images = self._images[key]
             del images[binding.key]
-            self.entry("by_image", key, next(iter(images.values()), None))
+            self._show_image(key, crossing, selector.local)
             if not images:
                 del self._images[key]
         number = self._numbers.give(endpoint)
         if number:
             self.entry("endpoints", self._codec.number(number), None)
+
+    def _show_image(self, key: bytes, crossing: Translate, selector: Prefix) -> None:
+        """Write who is known by an image."""
+        images, known = self._images[key], self._known.setdefault(crossing.realm, {})
+        if images:
+            known[key] = _reached(crossing.image, selector).length
+            self.entry("by_image", key, self._codec.known(next(iter(images.values())).local))
+        else:
+            known.pop(key, None)
+            self.entry("by_image", key, None)
+        self._show_realm(crossing.realm)
 
     def _leads_there(self, gone: Binding) -> bool:
         """Whether the binding that has replaced one is known by the same image."""

@@ -241,7 +241,16 @@ class Codec:
         """Whether that is what ``endpoints`` holds, and not a tunnel."""
         return self._record["endpoint"].number(endpoint, "kind") in self._crossing.values()
 
-    def sip_realm(self, realm: Realm, *, mapping: int, mapped_to: int, translates: bool) -> bytes:
+    def sip_realm(
+        self,
+        realm: Realm,
+        *,
+        mapping: int,
+        mapped_to: int,
+        translates: bool,
+        known: tuple[int, int] = (0, 0),
+        deep: int = 0,
+    ) -> bytes:
         """What ``sip_realms`` holds.
 
         Args:
@@ -249,6 +258,8 @@ class Codec:
             mapping: Number of its mapping; 0: it has none.
             mapped_to: Number of the SIP realm that this leads into.
             translates: Whether a binding leads from it into another realm by translation.
+            known: The SIP realm in which all its systems have one upper half, and that; (0, 0): they have not.
+            deep: Bits of the upper halves under which there are bindings by more than 32 bits (``own.bit``).
         """
         return self._record["sip_realm"].pack(
             number=realm.number,
@@ -260,7 +271,15 @@ class Codec:
             family=int(realm.family),
             unmapped=int(realm.unmapped),
             foreign=int(realm.foreign),
+            known_in=known[0],
+            known_as=known[1],
+            deep=deep,
         )
+
+    def deep_of(self, sip_realm: bytes) -> tuple[int, int]:
+        """Realm and its upper halves with longer bindings in what ``sip_realms`` holds."""
+        record = self._record["sip_realm"]
+        return record.number(sip_realm, "number"), record.number(sip_realm, "deep")
 
     def mapping_of(self, sip_realm: bytes) -> tuple[int, int]:
         """Realm and number of its mapping in what ``sip_realms`` holds."""

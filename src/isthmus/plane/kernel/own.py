@@ -13,6 +13,10 @@ OWN_FACTOR = 0x9E3779B1
 """As in abi.h; tests/test_abi.py compares them."""
 
 
+CHANGES = slice(32, 36)
+"""Where ``struct rules`` counts the changes of ``by_prefix``."""
+
+
 def sip_ends(border: Border) -> dict[tuple[int, Address], int]:
     """IPv4 addresses of ours by realm and address: the SIP realm that datagrams to it lead to, 0 if to none."""
     ends = border.tunnel_ends
@@ -37,8 +41,13 @@ def bits(border: Border) -> bytes:
     )
 
 
+def bit(number: int) -> int:
+    """The bit of a number, of which the lower 32 bits count."""
+    return 1 << ((number * OWN_FACTOR & 0xFFFFFFFF) >> 26)
+
+
 def _bits(numbers: Iterable[int]) -> int:
     found = 0
     for each in numbers:
-        found |= 1 << ((each * OWN_FACTOR & 0xFFFFFFFF) >> 26)
+        found |= bit(each)
     return found

@@ -13,6 +13,7 @@ it is away, until the deadlines in the entries pass.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -414,6 +415,7 @@ class KernelPlane:
             device=self._device,
             mapping=self._mappings.load,
             narrow=self._image.narrow if known else {},
+            deep=dict(self._codec.deep_of(value) for _, value in self._maps["sip_realms"].items()) if known else {},
         )
 
     def _known_mappings(self) -> dict[int, int]:
@@ -435,6 +437,13 @@ class KernelPlane:
                 self._maps[table].put(key, bytes(self._maps[table].value_octets))
             else:
                 self._maps[table].remove(key)
+            if table == "by_prefix":
+                self._forget_routes()
+
+    def _forget_routes(self) -> None:
+        """Let the program ask ``by_prefix`` again: at once, since what an old route led to may go next."""
+        changes = int.from_bytes(self._rules[own.CHANGES], sys.byteorder) + 1
+        self._rules[own.CHANGES] = (changes & 0xFFFFFFFF).to_bytes(4, sys.byteorder)
 
     def _write_difference(self, image: Image) -> None:
         stale: list[Change] = []
@@ -444,6 +453,8 @@ class KernelPlane:
             if table in ARRAYS:
                 found = {key: value for key, value in found.items() if any(value)}
             self._maps[table].put_all((key, value) for key, value in wanted.items() if found.get(key) != value)
+            if table == "by_prefix":
+                self._forget_routes()
             stale = [(table, key, None) for key in found if key not in wanted] + stale
         self._write_words(image)
         self._write(stale)
