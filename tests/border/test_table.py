@@ -125,6 +125,16 @@ def flow(n: int, value: int | None = None) -> Flow:
     return Flow(realm=2, local=address(n), remote=Address.parse("198.51.100.9"), kind=kind, value=value or 0)
 
 
+def test_a_binding_does_not_widen_over_another_that_lies_before_its_own_values():
+    table, mine, others = BindingTable(), BindingKey(OWNERS[0], 1), BindingKey(OWNERS[0], 2)
+    table.bind(binding(mine, ports(1, Ranges.of((9, 9)))), expires_at=10)
+    table.bind(binding(others, ports(1, Ranges.of((0, 0)))), expires_at=10)
+    with pytest.raises(Conflict):
+        table.bind(binding(mine, ports(1, Ranges.of((0, 31)))), expires_at=10)
+    assert table.holder(ports(1, Ranges.of((0, 31))), besides=mine) == others
+    table.bind(binding(mine, ports(1, Ranges.of((1, 31)))), expires_at=10)
+
+
 def test_a_conflict_changes_nothing():
     table = BindingTable()
     table.bind(binding(ALICE, ports(1, Ranges.of((10, 19)))), expires_at=9.0)

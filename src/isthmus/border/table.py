@@ -136,8 +136,7 @@ class BindingTable:
             Conflict: part of it is held under another key; nothing was changed.
         """
         for selector in binding.selectors:
-            holder = self.holder(selector)
-            if holder not in (None, binding.key):
+            if self.holder(selector, besides=binding.key) is not None:
                 raise Conflict(str(selector))
         self.unbind(binding.key)
         for selector in binding.selectors:
@@ -248,16 +247,24 @@ class BindingTable:
         """Whether anybody holds a selector of this kind at an address: may cookies be learned there?"""
         return (realm, address, kind) in self._by_holder
 
-    def holder(self, selector: Selector) -> BindingKey | None:
-        """Who holds any of what a selector names: the same prefix, or an overlapping value."""
+    def holder(self, selector: Selector, *, besides: BindingKey | None = None) -> BindingKey | None:
+        """Who holds any of what a selector names: the same prefix, or an overlapping value.
+
+        Args:
+            selector: What is asked for.
+            besides: Who does not count.
+        """
         if selector.kind is None:
-            return self._by_prefix.get(selector.realm, {}).get(selector.local.length, {}).get(selector.address)
+            found = self._by_prefix.get(selector.realm, {}).get(selector.local.length, {}).get(selector.address)
+            return None if found == besides else found
         spans = self._by_demux.get((selector.realm, selector.address, selector.kind), [])
         for low, high in selector.values.pairs:
-            # Spans are disjoint and ascending: only the last that begins at or before ``high`` can reach ``low``.
+            # Spans are disjoint and ascending: back from the last that begins at or before ``high``.
             at = bisect_right(spans, high, key=lambda span: span[0]) - 1
-            if at >= 0 and spans[at][1] >= low:
-                return spans[at][2]
+            while at >= 0 and spans[at][1] >= low:
+                if spans[at][2] != besides:
+                    return spans[at][2]
+                at -= 1
         return None
 
     def holds_address(self, owner: Owner, realm: int, address: Address) -> bool:
