@@ -59,7 +59,7 @@ def main() -> int:
         return 2
     rounds = options.rounds or (1 if options.quick else 5)
     seconds = 1 if options.quick else 2
-    timing = packets.Timing(0.2, 0.3) if options.quick else packets.Timing(0.7, 1.0)
+    timing = packets.Timing(0.1, 0.15) if options.quick else packets.Timing(0.7, 1.0)
     figures: list[Figure] = []
     try:
         if options.only != "packets":

@@ -224,7 +224,7 @@ def main() -> int:
         print(f"bench translate: {why}", file=sys.stderr)
         return 2
     rounds = options.rounds or (1 if options.quick else 5)
-    timing = packets.Timing(0.2, 0.3) if options.quick else packets.Timing(0.4, 0.6)
+    timing = packets.Timing(0.1, 0.15) if options.quick else packets.Timing(0.4, 0.6)
     rates = RATES[1:] if options.quick else RATES
     try:
         found = measure(rounds=rounds, timing=timing, rates=rates, runs=50_000 if options.quick else 1_000_000)

@@ -200,7 +200,9 @@ SIP_PACKET = next(
 def test_version_6_under_the_ethertype_of_ipv4_is_sip(tmp_path):
     capture = tmp_path / "sip.pcap"
     octets = bytes.fromhex(SIP_PACKET)
-    wrpcap(str(capture), [Ether(dst="02:00:00:00:00:01", type=kind) / Raw(octets + bytes(5)) for kind in (0x0800, 0x86DD)])
+    wrpcap(
+        str(capture), [Ether(dst="02:00:00:00:00:01", type=kind) / Raw(octets + bytes(5)) for kind in (0x0800, 0x86DD)]
+    )
     simple, ipv6 = run("decode", capture).stdout.strip().splitlines()
     assert "SIP 1.213.77.5/192.3.4.1 > 1.2.2.8/201.5.7.250 TCP hlim 61 | TCP 49152 > 7" in simple
     assert "ipv6 [IPv6 packet" in ipv6

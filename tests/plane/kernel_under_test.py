@@ -46,7 +46,7 @@ _ON_IPV4 = frozenset({Reason.FORWARDED_SIP, Reason.TRANSLATED_TO_SIP})
 "Links of IPv4, whichever of the two it is."
 PUNTED_FROM = bytes.fromhex("0669")
 IPV4_HEADER, IPV6_HEADER = 20, 40
-PINS = Path("/run/isthmus-kernel-under-test")
+PINS = Path(f"/run/isthmus-kernel-under-test-{os.getpid()}")
 SIZES = Sizes(slices=1 << 17, endpoints=256)
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 _SKB_OCTETS, _IFINDEX_AT, _CB_AT = 192, 40, 48
