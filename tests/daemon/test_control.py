@@ -12,7 +12,7 @@ import warnings
 
 import pytest
 
-from isthmus.daemon import control
+from isthmus.daemon import listener
 from isthmus.daemon.control import ControlClient, ControlError, ControlServer, call, find_socket
 
 
@@ -128,7 +128,7 @@ def test_who_came_just_before_the_end_is_hung_up_on_whatever_had_been_done_for_h
 
 
 def test_who_comes_when_no_descriptor_is_left_is_served_when_there_is_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(control, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(listener, "_RETRY_SECONDS", 0.05)
     path = tmp_path / "x.sock"
 
     async def serve():

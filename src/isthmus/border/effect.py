@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from isthmus.address import Address
@@ -82,6 +82,8 @@ class Extend:
     key: BindingKey
     expires_at: float
     "Seconds since 1970."
+    binding: Binding | None = field(default=None, compare=False, repr=False)
+    "What is extended: who keeps no bindings of its own needs to be told."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,8 @@ class Unbind:
 
     key: BindingKey
     ending: Ending
+    binding: Binding | None = field(default=None, compare=False, repr=False)
+    "What ends: who keeps no bindings of its own needs to be told."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,12 +19,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from isthmus.daemon.listener import Listener
 from isthmus.errors import IsthmusError
 
 LINE_LIMIT = 1 << 20
 """Longest request in octets."""
 _BACKLOG = 100
-_RETRY_SECONDS = 1.0
 RUN_VARIABLE = "ISTHMUS_RUN"
 """Names the folder of control sockets, for those who do not say which socket; the lab's shells set it."""
 _ASKED_OF = {
@@ -63,8 +63,7 @@ class ControlServer:
     def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
         self._path = path
         self._handlers = handlers
-        self._listener: socket.socket | None = None
-        self._retry: asyncio.TimerHandle | None = None
+        self._listener: Listener | None = None
         self._serving: dict[asyncio.Task[None], socket.socket] = {}
 
     async def start(self) -> None:
@@ -84,32 +83,15 @@ class ControlServer:
         try:
             listener.bind(str(self._path))
             listener.listen(_BACKLOG)
-            listener.setblocking(False)
         except OSError as error:
             listener.close()
             raise ControlError(f"{self._path}: {error.strerror}; run as root, or give [isthmus] run another") from error
         finally:
             os.umask(before)
-        self._listener = listener
-        self._listen()
+        self._listener = Listener(listener, self._let_in)
 
-    def _listen(self) -> None:
-        assert self._listener is not None
-        asyncio.get_running_loop().add_reader(self._listener, self._let_in)
-
-    def _let_in(self) -> None:
-        # Not asyncio's own server: between accepting and serving it has connections that nobody can hang up on.
-        assert self._listener is not None
-        loop = asyncio.get_running_loop()
-        try:
-            accepted, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError:  # no descriptor is left; others give theirs back in time
-            loop.remove_reader(self._listener)
-            self._retry = loop.call_later(_RETRY_SECONDS, self._listen)
-            return
-        task = loop.create_task(self._serve(accepted))
+    def _let_in(self, accepted: socket.socket, _peer: object) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(accepted))
         self._serving[task] = accepted
         task.add_done_callback(self._served)
 
@@ -120,9 +102,6 @@ class ControlServer:
         """Stop listening, hang up on who is still there, and remove the socket file."""
         if self._listener is None:
             return
-        if self._retry is not None:
-            self._retry.cancel()
-        asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         self._path.unlink(missing_ok=True)
         # Who has not been served yet never will be; the socket is closed all the same when the task is done.

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 
 from isthmus.daemon.offloop import off_loop
-from isthmus.errors import PlaneError, Unsupported
+from isthmus.errors import PlaneError
+from isthmus.plane.link.nft import nft
 
 _RULES = """table netdev {table}
 delete table netdev {table}
@@ -63,13 +63,4 @@ class Ipv4Refusal:
 
 @off_loop
 def _nft(*words: str, text: str = "") -> str:
-    try:
-        done = subprocess.run(["nft", *words], input=text, capture_output=True, text=True, timeout=30, check=False)
-    except FileNotFoundError as error:
-        raise Unsupported("nft", remedy="install nftables") from error
-    except subprocess.TimeoutExpired as error:
-        raise PlaneError("nft did not come back within 30 seconds") from error
-    if done.returncode:
-        remedy = "nft says: " + (done.stderr.strip().splitlines() or ["nothing"])[0]
-        raise Unsupported("refusing IPv4 at a SIP-only system", remedy=remedy)
-    return done.stdout
+    return nft(*words, text=text, what="refusing IPv4 at a SIP-only system")

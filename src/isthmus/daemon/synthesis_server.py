@@ -26,6 +26,7 @@ import dns.rdataclass
 import dns.rdatatype
 
 from isthmus.address import Address, Family, Prefix
+from isthmus.daemon.listener import Listener
 from isthmus.daemon.messages import Message, log
 from isthmus.errors import ConfigError, IsthmusError
 from isthmus.ipae.alias import AliasEffect
@@ -48,7 +49,6 @@ _REMEDIES = {
     errno.EACCES: "; ports below 1024 need CAP_NET_BIND_SERVICE",
 }
 _WARNINGS_PER_SECOND = 1 / 60
-_RETRY_SECONDS = 1.0
 _TRANSFERS = frozenset({dns.rdatatype.AXFR, dns.rdatatype.IXFR})
 
 
@@ -110,8 +110,7 @@ class SynthesisServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.Task[None]] = set()
         self._udp: asyncio.DatagramTransport | None = None
-        self._listener: socket.socket | None = None
-        self._retry: asyncio.TimerHandle | None = None
+        self._listener: Listener | None = None
         self._closed = asyncio.Event()
         self.counters: Counter[str] = Counter()
         "What has happened how often: questions, answers by rcode, what was dropped and why, aliases that were missing."
@@ -120,7 +119,7 @@ class SynthesisServer:
     def port(self) -> int:
         """The port that it listens on."""
         assert self._listener is not None
-        return int(self._listener.getsockname()[1])
+        return int(self._listener.socket.getsockname()[1])
 
     async def start(self, address: Address, *, port: int = PORT) -> None:
         """Listen on UDP and TCP.
@@ -133,21 +132,18 @@ class SynthesisServer:
             ConfigError: the address is not ours or the port is taken.
         """
         try:
-            udp, self._listener = _sockets(address, port)
+            udp, listening = _sockets(address, port)
         except OSError as error:
             reason = f"cannot listen on {address} port {port}: {remedy_of(error)}"
             raise ConfigError("", key="dns.listen", reason=reason) from error
         loop = asyncio.get_running_loop()
         self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=udp)
-        self._listen()
+        self._listener = Listener(listening, self._let_in)
 
     async def stop(self) -> None:
         """Listen no more, and answer nothing that is under way."""
         if self._listener is None or self._udp is None:
             return
-        if self._retry is not None:
-            self._retry.cancel()
-        asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         self._udp.close()
         tasks = [*self._tasks, *self._connections]
@@ -181,22 +177,8 @@ class SynthesisServer:
         if answer is not None and self._udp is not None and not self._udp.is_closing():
             self._udp.sendto(answer, peer)
 
-    def _listen(self) -> None:
-        assert self._listener is not None
-        asyncio.get_running_loop().add_reader(self._listener, self._let_in)
-
-    def _let_in(self) -> None:
-        # Not asyncio's own server: between accepting and serving it has connections that nobody can hang up on.
-        assert self._listener is not None
-        loop = asyncio.get_running_loop()
-        try:
-            accepted, (peer, *_) = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError:  # no descriptor is left; others give theirs back in time
-            loop.remove_reader(self._listener)
-            self._retry = loop.call_later(_RETRY_SECONDS, self._listen)
-            return
+    def _let_in(self, accepted: socket.socket, where: tuple[str, int]) -> None:
+        peer = where[0]
         accepted.setblocking(False)
         if not self._serves(peer):
             self.counters["no client"] += 1

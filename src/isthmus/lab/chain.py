@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from isthmus.lab.configuration import general, mapping, realm, table
 from isthmus.lab.lab import Lab
-from isthmus.lab.node import Node
 from isthmus.lab.scenario import Setting
 from isthmus.lab.topology import OPEN_FORWARDING, Cable, Network, NodePlan, wire
 
@@ -59,7 +58,7 @@ class Station:
     sites: Mapping[str, str] = field(default_factory=dict)
     "Of a router: which site is at which of its interfaces."
     ways: tuple[str, ...] = ()
-    "Of a router: the inside of its [[border.route]] tables."
+    "Of a router: its [[border.route]] tables."
     mapping: tuple[str, ...] = ()
     "Of a router: lines of its mapping table."
 
@@ -148,7 +147,6 @@ def start(chain: Chain, lab: Lab, setting: Setting) -> None:
     """Start isthmus wherever it belongs."""
     for at, station in enumerate(chain.stations):
         if station.kind.has_sip:
-            lab[station.name].directory.mkdir(parents=True, exist_ok=True)
             write = host_configuration if station.kind.is_host else border_configuration
             lab[station.name].up(write(chain, at, lab, setting))
 
@@ -157,37 +155,20 @@ def border_configuration(chain: Chain, at: int, lab: Lab, setting: Setting) -> s
     """What ``isthmus up`` reads at a border router or SIP router."""
     station, node = chain.stations[at], lab[chain.stations[at].name]
     ends = [chain.links[at - 1].right, chain.links[at].left]
-    realms = "".join(
-        _table("[[realm]]", name=name, interface=interface, site=station.sites.get(name))
-        for name, interface in (("left", LEFT), ("right", RIGHT))
-    )
-    text = _general(node, setting) + realms
-    text += _table("[border]", address=[station.address] if station.address else [], tunnel_ends=ends)
-    for way in station.ways:
-        text += f"[[border.route]]\n{way}\n"
+    parts = [general(node, setting)]
+    parts += [realm(name, end, station.sites.get(name)) for name, end in (("left", LEFT), ("right", RIGHT))]
+    parts += [table("[border]", address=[station.address] if station.address else [], tunnel_ends=ends)]
+    parts += station.ways
     if station.mapping:
-        path = node.directory / "map.txt"
-        path.write_text("\n".join((*station.mapping, "")), encoding="ascii")
-        text += _table("[border.mapping]", file=str(path), realm=next(iter(station.sites)))
-    return text
+        parts.append(mapping(node, "\n".join((*station.mapping, "")), next(iter(station.sites))))
+    return "".join(parts)
 
 
 def host_configuration(chain: Chain, at: int, lab: Lab, setting: Setting) -> str:
     """What it reads at an IPAE or SIP host."""
     station, node = chain.stations[at], lab[chain.stations[at].name]
-    interface = RIGHT if at == 0 else LEFT
     profile = "sip-only" if station.kind is Kind.SIP_HOST else "ipae"
-    site = station.address.partition("/")[0]
-    text = _general(node, setting) + _table("[[realm]]", name="link", interface=interface, site=site)
-    return text + _table(
+    text = general(node, setting) + realm("link", RIGHT if at == 0 else LEFT, station.address.partition("/")[0])
+    return text + table(
         "[node]", address=station.address, profile=profile, near="link", border=station.border, device=DEVICE
     )
-
-
-def _general(node: Node, setting: Setting) -> str:
-    return _table("[isthmus]", name=node.name, run=str(node.run_directory), plane=setting.plane)
-
-
-def _table(title: str, **keys: object) -> str:
-    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items() if value is not None]
-    return "\n".join((title, *lines, "", ""))

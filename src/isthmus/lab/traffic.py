@@ -18,12 +18,15 @@ _ECHO = """\
 import json, socket, sys
 family, where = socket.getaddrinfo(sys.argv[1], 7, type=socket.SOCK_DGRAM)[0][::4]
 back = []
+df, tries, *sizes = map(int, sys.argv[2:])
 with socket.socket(family, socket.SOCK_DGRAM) as udp:
+    if not df:
+        udp.setsockopt(socket.IPPROTO_IP, 10, 0)
     udp.settimeout(2)
     udp.connect(where)
-    for size in map(int, sys.argv[2:]):
+    for size in sizes:
         sent = bytes(n % 251 for n in range(size))
-        for _ in range(2):
+        for _ in range(tries):
             udp.send(sent)
             try:
                 if udp.recv(65535) == sent:
@@ -49,14 +52,33 @@ def check_tcp(node: Node, address: str, who: str, octets: int = OCTETS) -> Check
     return Check(f"{who}: {octets} octets by TCP", done.stdout == str(octets), words(done))
 
 
-def check_udp(node: Node, address: str, who: str, sizes: Iterable[int] = DATAGRAMS) -> Check:
-    """Have datagrams of several sizes echoed."""
+def check_udp(
+    node: Node,
+    address: str,
+    who: str,
+    sizes: Iterable[int] = DATAGRAMS,
+    *,
+    df: bool = True,
+    tries: int = 2,
+    what: str | None = None,
+) -> Check:
+    """Have datagrams of several sizes echoed.
+
+    Args:
+        node: Who sends.
+        address: Where the echo is.
+        who: Begins the name of the check.
+        sizes: In octets.
+        df: Whether IPv4 forbids fragments.
+        tries: How often each may be sent.
+        what: Ends the name of the check, if it is to say more than how many sizes.
+    """
     wanted = list(sizes)
-    done = node.run(ISTHMUS[0], "-c", _ECHO, address, *map(str, wanted), check=False, seconds=60)
+    words = (address, str(int(df)), str(tries), *map(str, wanted))
+    done = node.run(ISTHMUS[0], "-c", _ECHO, *words, check=False, seconds=60)
     back = json.loads(done.stdout) if done.returncode == 0 else []
-    return Check(
-        f"{who}: {len(wanted)} sizes of UDP", back == wanted, f"{back} of {wanted} came back {done.stderr[-200:]}"
-    )
+    name = f"{who}: {what or f'{len(wanted)} sizes of UDP'}"
+    return Check(name, back == wanted, f"{back} of {wanted} came back {done.stderr[-200:]}")
 
 
 def check_ping(node: Node, address: str, who: str, *, ttl: int | None = None) -> Check:

@@ -14,7 +14,6 @@ what goes to the left for the other. The IPAE hosts tunnel to each other by them
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +21,14 @@ from dataclasses import dataclass
 
 from isthmus.address import Address
 from isthmus.lab.capture import capturing
+from isthmus.lab.configuration import general, mapping, realm, route, table
 from isthmus.lab.hops import socket_address
 from isthmus.lab.lab import Lab
 from isthmus.lab.node import ISTHMUS
 from isthmus.lab.scenario import Check, Scenario, Setting
 from isthmus.lab.stock import fetch, start_web, words
 from isthmus.lab.topology import OPEN_FORWARDING, Network, NodePlan, wire
-from isthmus.lab.traffic import check_sums, check_tcp, check_traceroute, url
+from isthmus.lab.traffic import check_sums, check_tcp, check_traceroute, check_udp, url
 
 NAME = "ipae-mtu"
 NARROW = 1400
@@ -105,72 +105,41 @@ def network() -> Network:
 
 def _border(lab: Lab, setting: Setting, name: str, layers: list[int]) -> str:
     """A border that relays by some layers of spec 6.4 only."""
-    west = name == "west"
+    west, node = name == "west", lab[name]
     site, other = (_HERE, _THERE) if west else (_THERE, _HERE)
     near, end, remote = ("192.3.4.9", _WEST, _EAST) if west else ("201.5.7.9", _EAST, _WEST)
-    mapped = "201.5.7.0/24" if west else "192.3.4.0/24"
-    node = lab[name]
-    node.directory.mkdir(parents=True, exist_ok=True)
-    path = node.directory / "map.txt"
-    path.write_text(f"{mapped} c{other}\n", encoding="ascii")
-    native = f'[[border.route]]\nto = "{_HERE}/{_SIP_A}/64"\nvia = {{ native = "lan" }}\n' if west else ""
-    return f"""
-[isthmus]
-name = "{name}"
-run = "{node.run_directory}"
-plane = "{setting.plane}"
-[[realm]]
-name = "lan"
-interface = "lan0"
-site = "{site}"
-[[realm]]
-name = "cloud"
-interface = "wan0"
-[border]
-address = "{site}/{near}"
-tunnel_ends = ["{near}", "{end}"]
-[border.mapping]
-file = "{path}"
-realm = "lan"
-[border.rules]
-relay_layers = {layers}
-[[border.route]]
-to = "{site}"
-c = "1"
-via = {{ translate = "lan" }}
-[[border.route]]
-to = "{site}"
-c = "0"
-via = {{ ipae = "implicit", realm = "lan" }}
-{native}
-[[border.route]]
-to = "{other}"
-via = {{ ipae = "{remote}", realm = "cloud" }}
-"""
+    parts = [
+        general(node, setting),
+        realm("lan", "lan0", site),
+        realm("cloud", "wan0"),
+        table("[border]", address=f"{site}/{near}", tunnel_ends=[near, end]),
+        mapping(node, f"{'201.5.7.0/24' if west else '192.3.4.0/24'} c{other}\n", "lan"),
+        table("[border.rules]", relay_layers=layers),
+        route(site, "1", translate="lan"),
+        route(site, "0", ipae="implicit", realm="lan"),
+        route(f"{_HERE}/{_SIP_A}/64", native="lan") if west else "",
+        route(other, ipae=remote, realm="cloud"),
+    ]
+    return "".join(parts)
 
 
 def _host(lab: Lab, setting: Setting, name: str, address: str, profile: str) -> str:
-    node, left = lab[name], address.startswith(_HERE)
-    scope = 'implicit_scope = "any"\n' if profile == "ipae" else ""
-    # The SIP-only host of the other site does not take IPAE datagrams; its border does.
-    route = f'[[node.route]]\nto = "{_HERE}/{_SIP_A}/64"\nvia = {{ ipae = "201.5.7.9" }}\n' if not left else ""
-    return f"""
-[isthmus]
-name = "{name}"
-run = "{node.run_directory}"
-plane = "{setting.plane}"
-[[realm]]
-name = "link"
-interface = "eth0"
-site = "{_HERE if left else _THERE}"
-[node]
-address = "{address}"
-profile = "{profile}"
-near = "link"
-border = "{"192.3.4.9" if left else "201.5.7.9"}"
-{scope}
-{route}
-"""
+    left = address.startswith(_HERE)
+    parts = [
+        general(lab[name], setting),
+        realm("link", "eth0", _HERE if left else _THERE),
+        table(
+            "[node]",
+            address=address,
+            profile=profile,
+            near="link",
+            border="192.3.4.9" if left else "201.5.7.9",
+            implicit_scope="any" if profile == "ipae" else None,
+        ),
+        # The SIP-only host of the other site does not take IPAE datagrams; its border does.
+        "" if left else route(f"{_HERE}/{_SIP_A}/64", of="node", ipae="201.5.7.9"),
+    ]
+    return "".join(parts)
 
 
 def start(lab: Lab, setting: Setting) -> None:
@@ -287,34 +256,10 @@ def _soft_state(lab: Lab) -> Iterator[Check]:
     )
 
 
-_UNMARKED = """\
-import json, socket, sys
-back = []
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-    udp.setsockopt(socket.IPPROTO_IP, 10, 0)
-    udp.settimeout(2)
-    udp.connect((sys.argv[1], 7))
-    for size in map(int, sys.argv[2:]):
-        sent = bytes(n % 251 for n in range(size))
-        for _ in range(3):
-            udp.send(sent)
-            try:
-                if udp.recv(65535) == sent:
-                    back.append(size)
-                    break
-            except OSError:
-                pass
-print(json.dumps(back))
-"""
-
-
 def _small_datagrams(lab: Lab, who: str) -> Check:
     """UDP that may be fragmented, up to what one Ethernet frame carries, and beyond."""
-    sizes = (500, 1000, 1372, 1400, 1472, 4000)
-    done = lab["v4-a"].run(ISTHMUS[0], "-c", _UNMARKED, _V4_B, *map(str, sizes), check=False, seconds=60)
-    back = json.loads(done.stdout) if done.returncode == 0 else []
-    ok = back == list(sizes)
-    return Check(f"{who}: datagrams without DF are cut, and arrive", ok, f"{back} of {sizes} {done.stderr[-200:]}")
+    sizes, what = (500, 1000, 1372, 1400, 1472, 4000), "datagrams without DF are cut, and arrive"
+    return check_udp(lab["v4-a"], _V4_B, who, sizes, df=False, tries=3, what=what)
 
 
 def _smaller(lab: Lab) -> Iterator[Check]:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from isthmus.address import Address
 from isthmus.border.verdict import Reason
 from isthmus.lab.capture import capturing
+from isthmus.lab.configuration import general, mapping, realm, route, table
 from isthmus.lab.lab import Lab
 from isthmus.lab.node import ISTHMUS, Daemon, wait_until
 from isthmus.lab.scenario import Check, Scenario, Setting
@@ -86,50 +87,23 @@ def network() -> Network:
 # --- configuration ----------------------------------------------------------------------------
 
 
-def _border(lab: Lab, setting: Setting, name: str, mapping: str) -> str:
-    west = name == "west"
+def _border(lab: Lab, setting: Setting, name: str, networks: str) -> str:
+    west, node = name == "west", lab[name]
     site, other = (_HERE, _THERE) if west else (_THERE, _HERE)
     near, end, remote = (_NEAR, _WEST, _EAST) if west else ("201.5.7.9", _EAST, _WEST)
-    node = lab[name]
-    node.directory.mkdir(parents=True, exist_ok=True)
-    path = node.directory / "map.txt"
-    path.write_text(mapping, encoding="ascii")
-    return f"""
-[isthmus]
-name = "{name}"
-run = "{node.run_directory}"
-plane = "{setting.plane}"
-[[realm]]
-name = "lan"
-interface = "lan0"
-site = "{site}"
-[[realm]]
-name = "cloud"
-interface = "wan0"
-[border]
-address = "{site}/{near}"
-tunnel_ends = ["{end}"]
-[border.mapping]
-file = "{path}"
-realm = "lan"
-[[border.route]]
-to = "{site}"
-c = "1"
-via = {{ translate = "lan" }}
-[[border.route]]
-to = "{site}"
-c = "0"
-via = {{ native = "lan" }}
-[[border.route]]
-to = "{other}"
-via = {{ ipae = "{remote}", realm = "cloud" }}
-[[border.route]]
-to = "{_NOWHERE}"
-via = {{ ipae = "{remote}", realm = "cloud" }}
-[[border.route]]
-to = "default"
-via = {{ ipae = "implicit", realm = "cloud" }}
-"""
+    parts = [
+        general(node, setting),
+        realm("lan", "lan0", site),
+        realm("cloud", "wan0"),
+        table("[border]", address=f"{site}/{near}", tunnel_ends=[end]),
+        mapping(node, networks, "lan"),
+        route(site, "1", translate="lan"),
+        route(site, "0", native="lan"),
+        route(other, ipae=remote, realm="cloud"),
+        route(_NOWHERE, ipae=remote, realm="cloud"),
+        route("default", ipae="implicit", realm="cloud"),
+    ]
+    return "".join(parts)
 
 
 _TO_EAST = f"201.5.7.0/24 c{_THERE}\n99.1.0.0/16 c{_NOWHERE}\n"
@@ -140,21 +114,8 @@ _OWN_ELSEWHERE = f"192.3.0.0/16 c{_THERE}\n"
 
 def start(lab: Lab, setting: Setting) -> None:
     """Start the borders, the SIP-only host and a server."""
-    host = f"""
-[isthmus]
-name = "sip"
-run = "{lab["sip"].run_directory}"
-plane = "{setting.plane}"
-[[realm]]
-name = "link"
-interface = "eth0"
-site = "{_HERE}"
-[node]
-address = "{_HERE}/{_SIP}"
-profile = "sip-only"
-near = "link"
-border = "{_NEAR}"
-"""
+    host = general(lab["sip"], setting) + realm("link", "eth0", _HERE)
+    host += table("[node]", address=f"{_HERE}/{_SIP}", profile="sip-only", near="link", border=_NEAR)
     texts = {
         "west": _border(lab, setting, "west", _TO_EAST),
         "east": _border(lab, setting, "east", _TO_WEST),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from isthmus.address import Address
 from isthmus.lab import chain as row
 from isthmus.lab.chain import Chain, Kind, Link, Station
+from isthmus.lab.configuration import route
 from isthmus.lab.hops import Journey, check_journey, socket_address
 from isthmus.lab.lab import Lab
 from isthmus.lab.scenario import Check, Scenario, Setting
@@ -32,19 +33,13 @@ _LAST = Link(left="201.5.7.9", right=_D)
 _INNER = Link(left="10.0.0.3", right="10.1.2.3", length=8)
 
 
-def _way(to: str, c: str = "any", **via: str) -> str:
-    """The inside of a [[border.route]]."""
-    inside = ", ".join(f'{key} = "{value}"' for key, value in via.items())
-    return f'to = "{to}"\nc = "{c}"\nvia = {{ {inside} }}'
-
-
 def _site(prefix: str, realm: str) -> tuple[str, str]:
     """Both ways of a border router into its own site: IPv4-only systems by translation, others by implicit tunnel."""
-    return _way(prefix, "1", translate=realm), _way(prefix, "0", ipae="implicit", realm=realm)
+    return route(prefix, "1", translate=realm), route(prefix, "0", ipae="implicit", realm=realm)
 
 
 def _tunnel(prefix: str, end: str, realm: str) -> str:
-    return _way(prefix, ipae=end, realm=realm)
+    return route(prefix, ipae=end, realm=realm)
 
 
 _TRANSIT = Chain(
@@ -84,7 +79,7 @@ _HOSTS = Chain(
             kind=Kind.BORDER,
             address=f"{_THERE}/10.0.0.3",
             sites={"right": _THERE},
-            ways=(*_site(_THERE, "right"), _way(_HERE, ipae="implicit", realm="left")),
+            ways=(*_site(_THERE, "right"), route(_HERE, ipae="implicit", realm="left")),
         ),
         Station(name="r4", kind=Kind.IP_ROUTER),
         Station(name="dest", kind=Kind.IPAE_HOST, address=_RIGHT, border="10.0.0.3"),
@@ -130,8 +125,8 @@ _TO_SIP = Chain(
             address=f"{_THERE}/10.0.0.3",
             sites={"right": _THERE},
             ways=(
-                _way(f"{_THERE}/201.5.7.0/56", native="right", neighbour="10.1.2.3"),
-                _way(_HERE, ipae="implicit", realm="left"),
+                route(f"{_THERE}/201.5.7.0/56", native="right", neighbour="10.1.2.3"),
+                route(_HERE, ipae="implicit", realm="left"),
             ),
         ),
         Station(
@@ -140,8 +135,8 @@ _TO_SIP = Chain(
             address=f"{_THERE}/10.1.2.3",
             sites={"left": _THERE, "right": _THERE},
             ways=(
-                _way(f"{_THERE}/201.5.7.0/56", native="right"),
-                _way("default", native="left", neighbour="10.0.0.3"),
+                route(f"{_THERE}/201.5.7.0/56", native="right"),
+                route("default", native="left", neighbour="10.0.0.3"),
             ),
         ),
         Station(name="dest", kind=Kind.SIP_HOST, address=_RIGHT, border="201.5.7.9"),
@@ -158,7 +153,7 @@ _IP_TO_SIP = Chain(
             kind=Kind.BORDER,
             address=f"{_HERE}/128.1.1.2",
             sites={"left": _HERE},
-            ways=(*_site(_HERE, "left"), _way(_THERE, native="right", neighbour="128.2.1.2")),
+            ways=(*_site(_HERE, "left"), route(_THERE, native="right", neighbour="128.2.1.2")),
             mapping=(_TO_C0,),
         ),
         Station(
@@ -166,7 +161,7 @@ _IP_TO_SIP = Chain(
             kind=Kind.SIP_ROUTER,
             address=f"{_THERE}/128.2.1.2",
             sites={"right": _THERE},
-            ways=(_way(_THERE, native="right"), _way(_HERE, native="left", neighbour="128.2.1.1")),
+            ways=(route(_THERE, native="right"), route(_HERE, native="left", neighbour="128.2.1.1")),
         ),
         Station(name="dest", kind=Kind.SIP_HOST, address=_RIGHT, border="201.5.7.9"),
     ),
@@ -187,7 +182,7 @@ _ADDRESSES = Chain(
             kind=Kind.BORDER,
             address=f"{_THERE}/10.0.0.3",
             sites={"right": _THERE},
-            ways=(*_site(_THERE, "right"), _way(_HERE, ipae="implicit", realm="left")),
+            ways=(*_site(_THERE, "right"), route(_HERE, ipae="implicit", realm="left")),
         ),
         Station(name="ipb", kind=Kind.IP_ROUTER),
         Station(name="dest", kind=Kind.IPAE_HOST, address=_RIGHT, border="10.0.0.3"),

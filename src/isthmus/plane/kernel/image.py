@@ -16,13 +16,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import Binding, BindingKey, Owner
 from isthmus.border.crossing import Translate, Tunnel, Way
 from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Remap, Unbind
-from isthmus.border.mapping import Mapping as MappingTable
 from isthmus.border.realm import Border
 from isthmus.border.selector import Kind, Selector
 from isthmus.errors import PlaneError
@@ -31,6 +30,9 @@ from isthmus.plane.kernel import own
 from isthmus.plane.kernel.index import Held, Index, blocks
 from isthmus.plane.kernel.maps import Codec
 from isthmus.plane.kernel.number import Numbers, Owners, Slots
+
+if TYPE_CHECKING:
+    from isthmus.border.mapping import Mapping as MappingTable
 
 MOST_BLOCKS = 1 << 12
 """Most aligned blocks that the SPIs of one selector may need: each is an entry of its own."""

@@ -17,12 +17,13 @@ from __future__ import annotations
 import mmap
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from isthmus.border.mapping import DirectTable, Mapping, chunks_needed
 from isthmus.errors import PlaneError
 from isthmus.plane.kernel.loader import Map
+
+if TYPE_CHECKING:
+    from isthmus.border.mapping import DirectTable, Mapping
 
 MAPPINGS = 64
 WORDS = 256
@@ -45,6 +46,11 @@ class _Arrays:
     @classmethod
     def over(cls, top: Map, chunks: Map) -> _Arrays:
         """See two maps as a table."""
+        # Here and not above: NumPy is for who has a mapping.
+        import numpy as np
+
+        from isthmus.border.mapping import DirectTable
+
         memory = top.mapped(), chunks.mapped()
         words = [np.frombuffer(each, np.uint32) for each in memory]
         return cls((top, chunks), memory, DirectTable(words[0], words[1]), None)
@@ -126,6 +132,8 @@ class KernelMappings:
         number = next((each for each in range(1, MAPPINGS) if each not in taken), 0)
         if not number:
             raise PlaneError(f"all {MAPPINGS - 1} mappings of the kernel plane are in use")
+        from isthmus.border.mapping import chunks_needed
+
         needed = chunks_needed(mapping)
         room = needed + needed // 4 + _SPARE_CHUNKS
         top = Map.array("top", octets=4 * WORDS, entries=_TOP_ENTRIES)

@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import mmap
 import sys
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from isthmus.address import Address
 from isthmus.plane.kernel.maps import Codec
 from isthmus.plane.reference.ring import KEPT_OCTETS, LIFETIME_SECONDS, LOOKED_AHEAD, SLOTS, Sent
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 SLOT_OCTETS = 80
 _NEXT_AT = 4
 "Offset of ``next`` in ``struct rules``."
-_LAYOUT = np.dtype(
-    {
-        "names": ["second", "remote", "octets"],
-        "formats": ["=u4", ">u4", "=u4"],
-        "offsets": [0, 8, 12],
-        "itemsize": SLOT_OCTETS,
-    }
-)
 _SIP_AT = 16
 
 
@@ -76,13 +70,28 @@ class KernelRing:
 
     def has_sent_to(self, destination: Address, *, now: float) -> bool:
         """Whether anything went to an IPAE system in the last ``LIFETIME_SECONDS``."""
-        slots = np.frombuffer(self._slots, _LAYOUT)
+        seconds, remotes = self._columns()
         since = max(self._codec.second(now) - int(LIFETIME_SECONDS), 0)
-        return bool(np.any((slots["remote"] == destination.number) & (slots["second"] > since)))
+        return bool(((remotes == destination.number) & (seconds > since)).any())
 
     def is_overrun(self, *, now: float) -> bool:
         """Whether slots are used again within ``LIFETIME_SECONDS``, so that what an error quotes may be lost."""
-        slots = np.frombuffer(self._slots, _LAYOUT)
-        following = int.from_bytes(self._state[_NEXT_AT : _NEXT_AT + 4], sys.byteorder) + np.arange(LOOKED_AHEAD)
+        seconds, _ = self._columns()
+        following = int.from_bytes(self._state[_NEXT_AT : _NEXT_AT + 4], sys.byteorder)
         since = max(self._codec.second(now) - int(LIFETIME_SECONDS), 0)
-        return bool(np.any(slots["second"][following % SLOTS] > since))
+        ahead = [(following + at) % SLOTS for at in range(LOOKED_AHEAD)]
+        return bool((seconds[ahead] > since).any())
+
+    def _columns(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """When each slot was filled, and for whom."""
+        # Here and not above: a plane without IPAE has no use for NumPy.
+        import numpy as np
+
+        layout: Any = {
+            "names": ["second", "remote"],
+            "formats": ["=u4", ">u4"],
+            "offsets": [0, 8],
+            "itemsize": SLOT_OCTETS,
+        }
+        slots = np.frombuffer(self._slots, np.dtype(layout))
+        return slots["second"], slots["remote"]

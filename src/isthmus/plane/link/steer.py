@@ -27,7 +27,6 @@ finds not to be its own it gives back (Pass), so rules may be too wide, never to
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, collapse_addresses
 
@@ -37,7 +36,7 @@ from isthmus.border.effect import Remap
 from isthmus.border.ranges import Ranges
 from isthmus.border.realm import Border, End, Realm, Unmapped
 from isthmus.border.selector import Kind, Selector
-from isthmus.errors import PlaneError, Unsupported
+from isthmus.plane.link.nft import nft
 
 _TUNNELS = "{ 4, 47 }"
 _TOO_BIG = "icmp type destination-unreachable icmp code frag-needed"
@@ -217,12 +216,4 @@ def _absent(table: str) -> str:
 
 
 def _nft(text: str) -> None:
-    try:
-        done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=30, check=False)
-    except FileNotFoundError as error:
-        raise Unsupported("nft", remedy="install nftables") from error
-    except subprocess.TimeoutExpired as error:
-        raise PlaneError("nft did not come back within 30 seconds") from error
-    if done.returncode:
-        remedy = "nft says: " + (done.stderr.strip().splitlines() or ["nothing"])[0]
-        raise Unsupported("rules that steer packets into ports", remedy=remedy)
+    nft("-f", "-", text=text, what="rules that steer packets into ports")

@@ -219,14 +219,7 @@ def _to_ipv6(known: Memory, view: SipView, chain: Chain, crossing: Translate, de
             return _UNTRANSLATABLE
         payload = message
     realm, dialect = known.realms[crossing.realm], known.dialect
-    header = SipHeader(
-        reserved=view.reserved,
-        payload_length=0,
-        payload_type=kind,
-        hop_limit=view.hop_limit,
-        src=view.src,
-        dst=view.dst,
-    )
+    header = replace(SipHeader.of(view), payload_length=0, payload_type=kind)
     part = chain.fragmentation
     # What had been cut before may be cut again: nobody here forbade it.
     octets = dialect.write(header, payload, part=part)

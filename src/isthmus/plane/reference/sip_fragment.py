@@ -30,14 +30,7 @@ def sip_part(packet: SipView, chain: Chain, dialect: Dialect, place: Hashable) -
     """
     part = chain.fragmentation
     assert part is not None
-    header = SipHeader(
-        reserved=packet.reserved,
-        payload_length=0,
-        payload_type=chain.payload_type,
-        hop_limit=packet.hop_limit,
-        src=packet.src,
-        dst=packet.dst,
-    )
+    header = replace(SipHeader.of(packet), payload_length=0, payload_type=chain.payload_type)
     start = dialect.write(header, b"", route=chain.source_route, part=replace(part, more=False, fragment_offset=0))
     return Part(
         key=(place, packet.src, packet.dst, part.identification, chain.payload_type),
@@ -76,14 +69,7 @@ def cut_sip(packet: bytes, mtu: int, dialect: Dialect, identification: int) -> t
     view = dialect.parse(packet)
     chain = dialect.walk(view)
     before = chain.fragmentation or Fragmentation(identification=identification, payload_type=0)
-    header = SipHeader(
-        reserved=view.reserved,
-        payload_length=0,
-        payload_type=chain.payload_type,
-        hop_limit=view.hop_limit,
-        src=view.src,
-        dst=view.dst,
-    )
+    header = replace(SipHeader.of(view), payload_length=0, payload_type=chain.payload_type)
     route = chain.source_route
     room = (mtu - HEADER_OCTETS - OPTION_OCTETS - (0 if route is None else route.octets)) // 8 * 8
     data, fragments = bytes(chain.payload), []

@@ -200,7 +200,11 @@ class SipHeader:
         quoted: bool = False,
     ) -> Self:
         """Read the header of a packet; arguments and errors as in ``SipView.parse``."""
-        view = SipView.parse(octets, order=order, quoted=quoted)
+        return cls.of(SipView.parse(octets, order=order, quoted=quoted))
+
+    @classmethod
+    def of(cls, view: SipView) -> Self:
+        """Take the header of a packet that was seen already."""
         return cls(
             reserved=view.reserved,
             payload_length=view.payload_length,

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Plain leases: what nearly every lease is, so that a million of them can be columns instead of objects.
+
+A lease is *plain* if its binding has one selector, of consecutive ports of one IPv4 address without a limit on the
+peer and with nothing lent, and crosses by a tunnel over IPv4 to its owner itself, without device and GRE checksum.
+Everything that a plane or a store has to know of it fits a row of numbers; what its tunnel has in common with others
+stands once for all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from isthmus.address import Address, Family, Prefix
+from isthmus.border.binding import Binding, BindingKey, Owner
+from isthmus.border.crossing import Tunnel, TunnelKind
+from isthmus.border.ranges import Ranges
+from isthmus.border.selector import Admit, Kind, Remote, Selector
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainGroup:
+    """What plain leases have in common."""
+
+    realm: int
+    "Number of the realm that is leased from."
+    near: int
+    "Number of the realm of the owners, and of their tunnels."
+    end: Address
+    "Our end of the tunnels: IPv4."
+    kind: TunnelKind
+    mtu: int
+    "Of the tunnels, in octets."
+    admit: Admit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainLeases:
+    """Plain leases of one group, a column for each number; all columns are as long as one another."""
+
+    group: PlainGroup
+    local: NDArray[np.uint32]
+    "The leased address."
+    first: NDArray[np.uint16]
+    "The first port."
+    ports: NDArray[np.uint32]
+    "How many."
+    owner: NDArray[np.uint32]
+    "The address of the host that holds them."
+    bind_id: NDArray[np.uint32]
+    expires_at: NDArray[np.float64]
+    "Seconds since 1970."
+
+    def __len__(self) -> int:
+        """How many leases there are."""
+        return len(self.local)
+
+    def bindings(self) -> Iterator[tuple[Binding, float]]:
+        """Each as a binding, with its deadline: for who has no use for columns."""
+        columns = (self.local, self.first, self.ports, self.owner, self.bind_id, self.expires_at)
+        for local, first, ports, owner, bind_id, expires_at in zip(*(c.tolist() for c in columns), strict=True):
+            values = Ranges.of((first, first + ports - 1))
+            yield plain_binding(self.group, local=local, values=values, owner=owner, bind_id=bind_id), expires_at
+
+
+def plain_binding(group: PlainGroup, *, local: int, values: Ranges, owner: int, bind_id: int) -> Binding:
+    """The binding of a plain lease.
+
+    Args:
+        group: What it has in common with others.
+        local: The leased address, as a number.
+        values: Its ports, consecutive.
+        owner: The address of its holder, as a number.
+        bind_id: Its Bind ID.
+    """
+    whose = Owner(group.near, Address(Family.IPV4, owner))
+    selector = Selector(
+        realm=group.realm,
+        local=Prefix.of(Address(Family.IPV4, local)),
+        kind=Kind.PORT,
+        values=values,
+        remote=Remote(admit=group.admit),
+    )
+    tunnel = Tunnel(realm=group.near, local=group.end, remote=whose.address, kind=group.kind, mtu=group.mtu)
+    return Binding(key=BindingKey(whose, bind_id), selectors=(selector,), crossing=tunnel)
+
+
+def group_of(binding: Binding) -> PlainGroup | None:
+    """The group of a binding that is plain; None if it is not."""
+    tunnel, owner = binding.crossing, binding.key.owner
+    if len(binding.selectors) != 1 or binding.device is not None or not isinstance(tunnel, Tunnel):
+        return None
+    (selector,) = binding.selectors
+    remote = selector.remote
+    plain = (
+        selector.kind is Kind.PORT
+        and len(selector.values.pairs) == 1
+        and not selector.lent
+        and remote.network is None
+        and remote.port is None
+        and selector.local.family is Family.IPV4
+        and selector.local.length == Family.IPV4.bits
+        and tunnel.local.family is Family.IPV4
+        and (tunnel.realm, tunnel.remote) == (owner.realm, owner.address)
+        and not tunnel.checksum
+    )
+    if not plain:
+        return None
+    return PlainGroup(
+        realm=selector.realm,
+        near=tunnel.realm,
+        end=tunnel.local,
+        kind=tunnel.kind,
+        mtu=tunnel.mtu,
+        admit=remote.admit,
+    )
