@@ -24,16 +24,14 @@ fuzz: ## feed mutated octets to the parsers: SECONDS=60
 soak: ## play every scenario again and again: ROUNDS=10
 	tools/soak.sh $(or $(ROUNDS),10)
 
-bench: ## measure, beside what people use today
-	$(PYTHON) -m isthmus bench forward
-	$(PYTHON) -m isthmus bench lease
-	$(PYTHON) -m isthmus bench map
-	$(PYTHON) -m isthmus bench translate
+bench: ## measure everything, beside what people use today; an hour, in quiet: ONLY="packet nat"
+	$(PYTHON) bench/everything.py $(ONLY)
 
 fresh: ## ./run --once and ./test inside a new Debian 12
 	tools/fresh.sh
 
-docs: ## write the help texts into the docs again
+docs: ## write help texts, tables and plots into the docs again
+	$(PYTHON) bench/plot.py
 	.venv/bin/cog -r -P -I docs docs/*.md README.md
 
 .PHONY: help run test lint bpf fuzz soak bench fresh docs

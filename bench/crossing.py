@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import border_router
+import stand
 from isthmus.address import Address
 from isthmus.border.mapping import Mapping
 from isthmus.lab import figure
 from isthmus.plane.kernel import KernelPlane, pinned
-from isthmus.plane.kernel.attach import MachineLinks
 
 WAYS = ("native", "datagram")
 NEXT, RUNS, INTO_NS, OUT_NS, CLOCK_NS, FAILED, OURS, THEIRS, WHAT, FOUND, INTERFACE = range(11)
@@ -39,16 +39,6 @@ _HERE = Path(__file__).parent
 _HOST = "10.1.0.5"
 _FRAME = bytes.fromhex("020000000001" * 2 + "0800" + "4500002e") + bytes(42)
 _SKB_OCTETS, _IFINDEX_AT = 192, 40
-
-
-class _Unattached(MachineLinks):
-    """The machine's interfaces, whose packets stay their own."""
-
-    def attach(self, index: int, program: int) -> None:
-        """Do nothing."""
-
-    def detach(self, index: int) -> None:
-        """Do nothing."""
 
 
 def compile_object(directory: Path) -> Path:
@@ -67,7 +57,9 @@ class Crossing:
     def __init__(self, way: str, mapping: Mapping) -> None:
         self._local, self._neighbour = Address.parse(figure.SHARED), Address.parse(figure.SERVER)
         offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-        self.plane = KernelPlane(border_router.border(self._local), pin=None, boot_offset=offset, links=_Unattached())
+        self.plane = KernelPlane(
+            border_router.border(self._local), pin=None, boot_offset=offset, links=stand.Unattached()
+        )
         self.plane.apply(border_router.effects(self._local, self._neighbour, way, mapping))
         self.plane.attach(border_router.SITE, "lan0")
         self.plane.attach(border_router.NET, "wan0")

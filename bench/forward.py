@@ -15,7 +15,8 @@ from pathlib import Path
 import packets
 import tcp
 from isthmus.errors import IsthmusError
-from report import Figure, publish
+from networks import FORWARD, ISTHMUS, NAT, TUNNELS
+from report import Figure, compare, publish
 
 METHOD = (
     "Host, gateway and server in namespaces joined by veth; plain forwarding, nftables masquerade and isthmus (kernel"
@@ -25,6 +26,15 @@ METHOD = (
     " packets that reach the transmit side of wan0 (counted and dropped there) per second of that thread's run time,"
     " {measured} s after {warm} s of warming up."
 )
+
+
+GOAL = 1.2
+STILL = 0.95
+"""Of what it was before: new things may not slow the IPv4 IP-IP path by more."""
+BEFORE = "beside the tree before"
+LEASES = 6250
+OTHER_TUNNELS = tuple(kind for kind in packets.KINDS if not kind.startswith("a new"))
+"""Where the other kinds of tunnels are measured, too."""
 
 
 @contextlib.contextmanager
@@ -43,6 +53,41 @@ def tree_of(revision: str | None) -> Iterator[Path | None]:
             yield tree
         finally:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
+def small_packets(*, rounds: int, timing: packets.Timing, before: Path | None) -> list[Figure]:
+    """Measure them by every kind of tunnel."""
+    tunnels = [packets.Way(name=name, tunnel=tunnel) for name, tunnel in TUNNELS.items()]
+    earlier = [] if before is None else [packets.Way(name=BEFORE, tunnel="ipip", tree=before)]
+    ways = {
+        kind: [
+            packets.PLAIN,
+            packets.MASQUERADE,
+            *(way for way in tunnels if way.name == ISTHMUS or kind in OTHER_TUNNELS),
+            *earlier,
+        ]
+        for kind in packets.KINDS
+    }
+    seen, _ = packets.measure(ways, LEASES, name="bench-packets", rounds=rounds, timing=timing)
+    rates = {key: [1e9 / each.cost for each in samples] for key, samples in seen.items()}
+    unit, kinds = "packets/s", packets.KINDS
+    made = [compare(f"small packets, {kind}", unit, rates[kind, ISTHMUS], rates[kind, NAT], GOAL) for kind in kinds]
+    made += [
+        compare(f"small packets, {kind}, beside {FORWARD}", unit, rates[kind, ISTHMUS], rates[kind, FORWARD])
+        for kind in kinds
+    ]
+    made += [
+        compare(f"small packets, {kind}, {way}", unit, rates[kind, way], rates[kind, NAT])
+        for kind in OTHER_TUNNELS
+        for way in TUNNELS
+        if way != ISTHMUS
+    ]
+    if earlier:
+        made += [
+            compare(f"small packets, {kind}, {BEFORE}", unit, rates[kind, ISTHMUS], rates[kind, BEFORE], STILL)
+            for kind in kinds
+        ]
+    return made
 
 
 def main() -> int:
@@ -66,7 +111,7 @@ def main() -> int:
             figures += tcp.measure(rounds=rounds, seconds=seconds)
         if options.only != "tcp":
             with tree_of(options.against) as before:
-                figures += packets.measure(rounds=rounds, timing=timing, before=before)
+                figures += small_packets(rounds=rounds, timing=timing, before=before)
     except (IsthmusError, subprocess.CalledProcessError) as error:
         print(f"bench forward: {error}", file=sys.stderr)
         return 2

@@ -17,13 +17,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import leases
 import libbpf
 from isthmus.checksum import ones_sum
 
 CPU = 0
 _CHUNK = 1 << 17
-_SETUP = struct.Struct("=QIIIIII4sI14s2x20s20s8s4s40s")
-_FLOW = struct.Struct("=4s4s4s2s2s")
+_SETUP = struct.Struct("=Q11I14s2x20s20s8s4s40s")
 _UDP_PAYLOAD = 18
 
 
@@ -37,12 +37,13 @@ class Plan:
     "Of the gateway's end."
     seconds: float
     tunnel: str | None
-    "ipip, gre or ipv6; None to send without tunnels."
+    "ipip, gre or ipv6; None to send without tunnels, from the hosts' own addresses."
     outer_dst: str
     "The gateway's tunnel end."
-    fresh: bool
-    flows: list[tuple[str, str, int, str, int]]
-    "Host, source, source port, destination, destination port."
+    flows: int
+    "So many in turn; 0: every packet is a flow of its own."
+    leases: int
+    "That the flows belong to."
 
 
 TUNNELS = {None: 0, "ipip": 1, "gre": 2, "ipv6": 3}
@@ -66,11 +67,7 @@ def header(protocol: int, length: int) -> bytes:
 def generate(plan: Plan) -> int:
     """Send for the planned time; returns how many frames were made."""
     loaded = libbpf.BpfObject(Path(plan.object))
-    flows, setups = loaded.map("flows"), loaded.map("setups")
-    for at, (host, source, sport, destination, dport) in enumerate(plan.flows):
-        ports = sport.to_bytes(2, "big"), dport.to_bytes(2, "big")
-        addresses = [socket.inet_aton(each) for each in (host, source, destination)]
-        libbpf.update(flows, at, _FLOW.pack(*addresses, *ports))
+    setups = loaded.map("setups")
     udp = struct.pack("!HHHH", 0, 0, 8 + _UDP_PAYLOAD, 0) + bytes(_UDP_PAYLOAD)
     inner = header(17, 20 + len(udp))
     outer, shim, outer6 = outer_headers(plan, len(inner + udp))
@@ -81,26 +78,12 @@ def generate(plan: Plan) -> int:
     )
     # Sums are of native words in the program; the one's complement sum does not mind, if all of it is swapped.
     sums = [socket.htons(ones_sum(each)) for each in (outer, inner)]
-    libbpf.update(
-        setups,
-        0,
-        _SETUP.pack(
-            0,
-            len(plan.flows),
-            socket.if_nametoindex(plan.interface),
-            TUNNELS[plan.tunnel],
-            int(plan.fresh),
-            *sums,
-            socket.inet_aton(plan.outer_dst) if outer else bytes(4),
-            0,
-            ethernet,
-            outer,
-            inner,
-            udp[:8],
-            shim,
-            outer6,
-        ),
-    )
+    numbers = [plan.flows, plan.leases, leases.PER_ADDRESS, leases.PORTS, leases.FIRST_HOST]
+    numbers += [leases.FIRST_ADDRESS if plan.tunnel else 0, socket.if_nametoindex(plan.interface), TUNNELS[plan.tunnel]]
+    numbers += sums
+    numbers.append(int.from_bytes(socket.inet_aton(plan.outer_dst) if outer else bytes(4), sys.byteorder))
+    headers = [ethernet, outer, inner, udp[:8], shim, outer6]
+    libbpf.update(setups, 0, _SETUP.pack(0, *numbers, *headers))
     os.sched_setaffinity(0, {CPU})
     deadline = time.monotonic() + plan.seconds
     program = loaded.program("generate")

@@ -1,96 +1,61 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Durable leases a second: ``python bench/lease.py [--json] [--quick]``."""
+"""Durable leases a second, beside Kea: ``python bench/lease.py [--json] [--quick]``."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
-import selectors
-import socket
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
-from collections import deque
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
+import kea
+import rsip_load
 from isthmus.errors import IsthmusError
 from isthmus.lab import figure
 from isthmus.lab.lab import Lab, standing
 from isthmus.lab.topology import LabError
-from isthmus.wire.rsip.message import (
-    AssignRequestRsapIp,
-    AssignResponseRsapIp,
-    Message,
-    RegisterRequest,
-    RegisterResponse,
-    emit,
-    parse,
-)
-from isthmus.wire.rsip.parameter import ClientId, MessageCounter, Ports, RsipAddress
+from isthmus.store.sqlite import SqliteStore
 from networks import network
-from report import Figure, progress, publish
+from rate import MOST_LATE, Trial, highest
+from report import Figure, compare, progress, publish
 
 PORTS_OF_A_LEASE = 16
-ADDRESSES = 64
-HOSTS = 256
-"""So many that none of them comes near the limit that a gateway sets to one host's requests."""
-RETRANSMIT_SECONDS = 1.0
-GATEWAY = (figure.GATEWAY_NEAR, figure.CONTROL_PORT)
+SLICES_OF_AN_ADDRESS = (65536 - 1024) // PORTS_OF_A_LEASE
+GOAL = 1.0
+ROOM = 3
+"""The pool's, beside what is leased."""
+LOW_RATE = 200.0
+START = 3000.0
+OURS = "isthmus"
+_T = TypeVar("_T")
 METHOD = (
-    "A real 'isthmus up' with SQLite on disk ({filesystem}) and the {plane} plane, in a namespace; {hosts} simulated"
-    " hosts, each with an address and a UDP socket of its own, register, and then ask in turn for {ports} ports of any"
-    " address, so many of them at once, the next one when one has its answer, for {seconds:g} s. An answer is sent when"
-    " lease and history are on the disk and packets flow. Client and gateway share the machine."
+    "Full cycles a second: REGISTER and ASSIGN of {ports} ports at a real 'isthmus up' (SQLite, synced to the disk,"
+    " kernel plane; an answer is sent when lease and history are on the disk and packets flow) by"
+    " bench/load/rsipperf.c; DISCOVER, OFFER, REQUEST, ACK at Kea (memfile, persist, not synced) by perfdhcp, once with"
+    " its default of one thread, once with two; the better one is 'theirs'. Every cycle is another host's. Each rate is"
+    " played for {seconds:g} s against a fresh server; both files are on the same file system ({filesystem}). Counted"
+    " is the highest rate of cycles in time with at most {late:.1%} late (an exchange is late if it is answered after 1"
+    " s or never), found by climbing and halving alike, in turn; medians of {rounds} searches. From every {probe}th"
+    " host a packet is sent through its lease as soon as that is answered, to an echo server and back: all came. Once"
+    " the gateway was killed and its store read: every lease that had been answered was in it. Load generator and"
+    " server share the machine."
 )
 
 
-@dataclass(slots=True)
-class Host:
-    """One simulated host, with at most one request under way."""
-
-    socket: socket.socket
-    client_id: int = 0
-    counter: int = 0
-    sent_at: float = 0.0
-    request: bytes = b""
-    latencies: list[float] = field(default_factory=list)
-
-    def send(self, request: Message) -> None:
-        """Send a request; its counter must be ``next_counter``'s."""
-        self.request = emit(request)
-        self.sent_at = time.perf_counter()
-        self.socket.send(self.request)
-
-    def next_counter(self) -> MessageCounter:
-        """The counter of the next request."""
-        self.counter += 1
-        return MessageCounter(self.counter)
-
-    def register(self) -> None:
-        """Ask to be a client."""
-        self.send(RegisterRequest(message_counter=self.next_counter()))
-
-    def assign(self) -> None:
-        """Ask for ports."""
-        self.send(
-            AssignRequestRsapIp(
-                client_id=ClientId(self.client_id),
-                local_address=RsipAddress.any(),
-                local_ports=Ports.any_of(PORTS_OF_A_LEASE),
-                remote_address=RsipAddress.any(),
-                remote_ports=Ports.any_of(),
-                message_counter=self.next_counter(),
-            )
-        )
-
-
-def configuration(lab: Lab, state: Path) -> str:
-    """A gateway with room for every lease of a run."""
+def configuration(lab: Lab, state: Path, leases: float) -> str:
+    """A gateway with room for a few times so many leases."""
+    addresses = math.ceil(ROOM * leases / SLICES_OF_AN_ADDRESS)
     pools = "\n".join(
         f'[[gateway.pool]]\naddress = "149.112.{241 + at // 250}.{1 + at % 250}"\nports = "1024-65535"'
-        for at in range(ADDRESSES)
+        for at in range(addresses)
     )
     return f"""\
 [isthmus]
@@ -120,98 +85,162 @@ ports = 16000000
 """
 
 
-def simulate(hosts: list[Host], at_once: int, seconds: float) -> tuple[int, float]:
-    """Let hosts ask, so many of them at once, for so long; returns how many leases they got, and in what time."""
-    selector = selectors.DefaultSelector()
-    for host in hosts:
-        selector.register(host.socket, selectors.EVENT_READ, host)
-        host.register()
-    registered = 0
-    deadline = time.perf_counter() + 30
-    while registered < len(hosts):
-        registered += len(_answers(selector, hosts, RegisterResponse, deadline))
-    idle = deque(hosts[at_once:])
-    began = time.perf_counter()
-    granted = 0
-    for host in hosts[:at_once]:
-        host.assign()
-    while time.perf_counter() < began + seconds:
-        for host in _answers(selector, hosts, AssignResponseRsapIp, began + seconds + 30):
-            granted += 1
-            idle.append(host)
-            idle.popleft().assign()
-    elapsed = time.perf_counter() - began
-    selector.close()
-    return granted, elapsed
+def ours(program: Path, rate: float, seconds: float, *, durable: bool = False) -> rsip_load.Played:
+    """Play a rate against a fresh gateway.
 
-
-def _answers(selector: selectors.BaseSelector, hosts: list[Host], wanted: type[Message], deadline: float) -> list[Host]:
-    """Take what answers there are; returns whose they are."""
-    answered = []
-    for key, _ in selector.select(timeout=0.1):
-        host: Host = key.data
-        message = parse(host.socket.recv(2048), strict=False)
-        now = time.perf_counter()
-        if message.message_counter is None or message.message_counter.value != host.counter or not host.request:
-            continue
-        if not isinstance(message, wanted):
-            raise LabError(f"the gateway answered {message}")
-        if isinstance(message, RegisterResponse):
-            host.client_id = message.client_id.value
-        else:
-            host.latencies.append(now - host.sent_at)
-        host.request = b""
-        answered.append(host)
-    now = time.perf_counter()
-    if now > deadline:
-        raise LabError("the gateway does not answer")
-    if not answered:
-        for host in hosts:
-            if host.request and now - host.sent_at > RETRANSMIT_SECONDS:
-                host.socket.send(host.request)
-    return answered
-
-
-def open_hosts(lab: Lab, number: int) -> list[Host]:
-    """Open a socket for each host, with an address of its own."""
-
-    def make() -> list[Host]:
-        hosts = []
-        for at in range(number):
-            opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            opened.bind((f"10.1.{at >> 7}.{1 + (at & 0x7F)}", 0))
-            opened.connect(GATEWAY)
-            hosts.append(Host(opened))
-        return hosts
-
-    return lab["host"].inside(make)
-
-
-def measure(at_once: int, seconds: float) -> tuple[list[Figure], str]:
-    """Measure with so many requests under way, against a gateway of its own; also says which plane it had."""
+    Args:
+        program: The load generator.
+        rate: Cycles begun a second.
+        seconds: For how long.
+        durable: Kill the gateway after it, and look for every lease that was answered in its store.
+    """
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="isthmus-bench-") as folder:
+        state, leases = Path(folder, "leases.db"), Path(folder, "answered")
         with standing(network("bench-lease")) as lab:
-            lab["host"].run("ip", "route", "add", "local", "10.1.0.0/16", "dev", "lo")
-            lab["gateway"].up(configuration(lab, Path(folder, "leases.db")))
-            hosts = open_hosts(lab, HOSTS)
-            granted, elapsed = simulate(hosts, at_once, seconds)
-            for host in hosts:
-                host.socket.close()
-            held = len(lab["gateway"].isthmus("leases", seconds=60))
-            plane = lab["gateway"].plane
-        if held < granted:
-            raise LabError(f"{granted} leases were answered, {held} are held")
-    latencies = sorted(each * 1000 for host in hosts for each in host.latencies)
-    if len(latencies) < 100:
-        raise LabError(f"only {len(latencies)} leases in {elapsed:.1f} s")
-    cuts = statistics.quantiles(latencies, n=100)
-    crowd = f"{at_once} at once"
-    progress(f"lease: {crowd}: {granted / elapsed:.0f} a second, p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms")
+            rsip_load.prepare(lab)
+            daemon = lab["gateway"].up(configuration(lab, state, rate * seconds))
+            with rsip_load.echoing(lab):
+                played = rsip_load.play(lab, program, rate, seconds, *(("-L", str(leases)) if durable else ()))
+            if lab["gateway"].plane != "kernel":
+                raise LabError("the gateway has no kernel plane")
+            daemon.kill()
+        if durable:
+            look_for(leases, state)
+    return played
+
+
+def look_for(leases: Path, state: Path) -> None:
+    """Look for every lease that was answered in the store.
+
+    Raises:
+        LabError: one is missing.
+    """
+    store = SqliteStore(str(state))
+    try:
+        held = {
+            f"{each.binding.key.owner.address} {selector.local.address} {selector.values.pairs[0][0]}"
+            for each in store.load(rested_since=0.0).bindings
+            for selector in each.binding.selectors
+        }
+    finally:
+        store.close()
+    answered = [" ".join(line.split()[:3]) for line in leases.read_text(encoding="utf-8").splitlines()]
+    missing = [each for each in answered if each not in held]
+    if missing or not answered:
+        raise LabError(f"of {len(answered)} leases answered {len(missing)} are not in the store: {missing[:3]}")
+
+
+def theirs(threads: str, act: Callable[[Lab], _T]) -> _T:
+    """Do something with a fresh Kea."""
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp", prefix="isthmus-bench-") as folder,
+        standing(network("bench-lease")) as lab,
+        kea.serving(lab, Path(folder), threads),
+    ):
+        return act(lab)
+
+
+class Search:
+    """The highest rates of all, found in turn."""
+
+    def __init__(self, program: Path, seconds: float) -> None:
+        self._program, self._seconds = program, seconds
+        self.found: dict[str, list[Trial]] = defaultdict(list)
+        self.trials: dict[str, list[Trial]] = defaultdict(list)
+        "Every rate that was played."
+        self.played: list[rsip_load.Played] = []
+        "What was played at our highest rates."
+        self._played: dict[float, rsip_load.Played] = {}
+
+    def _play(self, name: str, rate: float) -> Trial:
+        if name == OURS:
+            played = ours(self._program, rate, self._seconds)
+            self._played[rate] = played
+            trial = played.trial
+        else:
+            trial = theirs(name, lambda lab: kea.play(lab, rate, self._seconds))
+        self.trials[name].append(trial)
+        return trial
+
+    def run(self, which: str) -> None:
+        """Find the highest rate of each once more."""
+        for name in (OURS, *kea.THREADS):
+            self._played.clear()
+            # Where it was the last time it will not be far from.
+            start = self.found[name][-1].asked / 1.2 if self.found[name] else START
+            best = highest(lambda rate, name=name: self._play(name, rate), start)  # type: ignore[misc]
+            self.found[name].append(best)
+            progress(
+                f"lease {which}: {name}: {best.in_time:.0f} a second (asked {best.asked:.0f},"
+                f" {best.late_ratio:.2%} late)"
+            )
+            if name == OURS:
+                self.played.append(self._played[best.asked])
+
+
+def at_rate(program: Path, rate: float, seconds: float, rounds: int) -> list[Figure]:
+    """How long whole cycles take at one rate."""
+    mine, keas = [], []
+    for _ in range(rounds):
+        mine.append(ours(program, rate, seconds).times("cycle"))
+        keas.append(theirs("its default", lambda lab: kea.play_timed(lab, rate, seconds))[1])
+    return latencies(rate, mine, keas)
+
+
+def latencies(rate: float, mine: Sequence[tuple[float, float]], keas: Sequence[tuple[float, float]]) -> list[Figure]:
+    """Figures of medians and 99th percentiles, in milliseconds."""
+    progress(f"lease: p50 and p99 at {rate:.0f} a second: {OURS} {mine}, Kea {keas}")
     return [
-        Figure(name=f"durable ASSIGNs, {crowd}", unit="1/s", ours=round(granted / elapsed, 1)),
-        Figure(name=f"ASSIGN p50, {crowd}", unit="ms", ours=round(cuts[49], 3)),
-        Figure(name=f"ASSIGN p99, {crowd}", unit="ms", ours=round(cuts[98], 3)),
-    ], plane
+        compare(f"cycle {name}, {rate:.0f} a second", "ms", [each[at] for each in mine], [each[at] for each in keas])
+        for at, name in enumerate(("p50", "p99"))
+    ]
+
+
+def rates_beside(rates: dict[str, list[float]], goal: float | None) -> tuple[list[Figure], str]:
+    """Figures of the highest rates, and which Kea's is the better one."""
+    best = max((name for name in rates if name != OURS), key=lambda name: statistics.median(rates[name]))
+    figures = [compare("durable full cycles", "1/s", rates[OURS], rates[best], goal)]
+    figures += [
+        compare(f"durable full cycles, beside Kea with {name}", "1/s", rates[OURS], series)
+        for name, series in rates.items()
+        if name != OURS
+    ]
+    return figures, best
+
+
+def series(trials: dict[str, list[Trial]]) -> list[dict[str, object]]:
+    """Every rate that was played, for plots."""
+    return [{"way": name, "runs": [asdict(trial) for trial in many]} for name, many in trials.items()]
+
+
+def measure(program: Path, seconds: float, rounds: int) -> tuple[list[Figure], list[dict[str, object]]]:
+    """Measure all."""
+    durable = ours(program, 1000.0, seconds, durable=True)
+    progress(f"lease: all of {durable.told['begun']} leases were in the store of a killed gateway")
+    search = Search(program, seconds)
+    for at in range(rounds):
+        search.run(f"round {at + 1} of {rounds}")
+    rates = {name: [each.in_time for each in many] for name, many in search.found.items()}
+    figures, best = rates_beside(rates, GOAL)
+    times = [played.times("cycle") for played in search.played]
+    figures += [
+        Figure(name=f"cycle {name}, at its highest rate", unit="ms", ours=round(statistics.median(many), 2))
+        for name, many in zip(("p50", "p99"), zip(*times, strict=True), strict=True)
+    ]
+    busy = statistics.median(played.busy for played in search.played)
+    figures.append(Figure(name="load generator busy, at its highest rate", unit="%", ours=round(100 * busy, 1)))
+    half = round(min(statistics.median(rates[OURS]), statistics.median(rates[best])) / 2, -2)
+    figures += at_rate(program, LOW_RATE, seconds, rounds) + at_rate(program, half, seconds, rounds)
+    return figures, series(search.trials)
+
+
+def measure_quickly(program: Path, seconds: float) -> tuple[list[Figure], list[dict[str, object]]]:
+    """Play one low rate against each."""
+    played = ours(program, LOW_RATE, seconds, durable=True)
+    trial, times = theirs("its default", lambda lab: kea.play_timed(lab, LOW_RATE, seconds))
+    figures, _ = rates_beside({OURS: [played.trial.in_time], "its default": [trial.in_time]}, None)
+    figures += latencies(LOW_RATE, [played.times("cycle")], [times])
+    return figures, series({OURS: [played.trial], "its default": [trial]})
 
 
 def main() -> int:
@@ -219,24 +248,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a short run: shows that it works, proves nothing")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if os.geteuid():
         print("bench lease needs root: it makes namespaces", file=sys.stderr)
         return 2
-    seconds = 1.0 if options.quick else 5.0
-    figures: list[Figure] = []
-    plane = ""
+    if kea.missing():
+        print(f"bench lease measures beside Kea, which is not installed: {kea.PACKAGES}", file=sys.stderr)
+        return 2
+    seconds, rounds = (1.0, 1) if options.quick else (3.0, options.rounds)
     try:
-        for at_once in (1, 16) if options.quick else (1, 16, 128):
-            more, plane = measure(at_once, seconds)
-            figures += more
-    except IsthmusError as error:
+        with tempfile.TemporaryDirectory(prefix="isthmus-bench-") as folder:
+            program = rsip_load.compile_load(Path(folder))
+            measured = measure_quickly(program, seconds) if options.quick else measure(program, seconds, rounds)
+    except (IsthmusError, subprocess.CalledProcessError) as error:
         print(f"bench lease: {error}", file=sys.stderr)
         return 2
     method = METHOD.format(
-        filesystem=filesystem("/var/tmp"), plane=plane, hosts=HOSTS, ports=PORTS_OF_A_LEASE, seconds=seconds
+        filesystem=filesystem("/var/tmp"),
+        ports=PORTS_OF_A_LEASE,
+        late=MOST_LATE,
+        probe=rsip_load.PROBE_EVERY,
+        seconds=seconds,
+        rounds=rounds,
     )
-    return publish("lease", figures, method, as_json=options.json)
+    figures, every = measured
+    return publish("lease", figures, method, as_json=options.json, series=every)
 
 
 def filesystem(path: str) -> str:

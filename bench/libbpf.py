@@ -10,7 +10,12 @@ from pathlib import Path
 LIVE_FRAMES = 1 << 1
 
 _lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
-for _name in ("bpf_object__open_file", "bpf_object__find_program_by_name", "bpf_object__find_map_by_name"):
+for _name in (
+    "bpf_object__open_file",
+    "bpf_object__find_program_by_name",
+    "bpf_object__find_map_by_name",
+    "bpf_program__attach",
+):
     getattr(_lib, _name).restype = ctypes.c_void_p
 
 
@@ -50,6 +55,12 @@ class BpfObject:
         """The descriptor of a program."""
         found = ctypes.c_void_p(_lib.bpf_object__find_program_by_name(self._object, name.encode()))
         return int(_lib.bpf_program__fd(found))
+
+    def attach(self, name: str) -> None:
+        """Let a tracing program run, until this process ends."""
+        found = ctypes.c_void_p(_lib.bpf_object__find_program_by_name(self._object, name.encode()))
+        if not _lib.bpf_program__attach(found):
+            raise OSError(ctypes.get_errno(), f"{name}: it cannot be attached")
 
     def map(self, name: str) -> int:
         """The descriptor of a map."""

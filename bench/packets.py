@@ -12,30 +12,27 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyroute2 import NetNS
 
 import libbpf
+from isthmus.border.selector import Admit
 from isthmus.lab import figure
 from isthmus.lab.lab import Lab, standing
 from isthmus.lab.node import Node, wait_until
 from isthmus.lab.topology import LabError
-from networks import FORWARD, ISTHMUS, NAT, TUNNELS, masquerading, network
-from report import Figure, compare, progress
+from networks import FAR_MANY, FORWARD, NAT, masquerading, network
+from report import progress
 
-GOAL = 1.2
-STILL = 0.95
-"""Of what it was before: new things may not slow the IPv4 IP-IP path by more."""
-BEFORE = "beside the tree before"
 HERE = Path(__file__).parent
 GATEWAY_CPU = 1
-KINDS = {"64 flows": 64, "100,000 flows": 100_000, "a new flow in every packet": 65_536}
-OTHER_TUNNELS = ("64 flows", "100,000 flows")
-"""Where the other kinds of tunnels are measured, too."""
-PORTS_OF_A_LEASE = 64
+KINDS = {"64 flows": 64, "100,000 flows": 100_000, "a new flow in every packet": 0}
+"""How many flows there are; 0: each packet is one."""
+AT_TRANSMIT, AT_XDP_TRANSMIT, AT_RECEIVE = range(3)
+"""Where the sinks of ``bpf/generator.bpf.c`` count."""
 _EGRESS = 0xFFFFFFF3
 _CLSACT = 0xFFFFFFF1
 _CONNTRACK = {
@@ -52,39 +49,33 @@ class Timing:
     measured: float
 
 
-def flows(kind: str) -> list[tuple[str, str, int, str, int]]:
-    """Host, leased address, leased port, destination, destination port; in an order that caches do not foresee.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """A way for packets to cross the gateway."""
 
-    Masquerade never has to search for a port: no two flows share source port and destination.
-    """
-    number = KINDS[kind]
-    # 64 flows are 64 hosts; many are 16 of each lease, so that there are many leases as well.
-    each = 1 if number == 64 else 16
-    made = []
-    for at in range(number):
-        lease, within = divmod(at, each)
-        address, first = lease_of(lease)
-        destination = f"198.18.{at >> 8 & 0xFF}.{at & 0xFF}" if number == 64 else f"198.18.{at // 60000}.1"
-        made.append((host_of(lease), address, first + within, destination, 7 + at // 60000))
-    random.Random(7).shuffle(made)
-    return made
+    name: str
+    tunnel: str | None = None
+    "Of isthmus; None: no tunnels."
+    masquerade: bool = False
+    admit: Admit = Admit.CONTACTED
+    xdp: bool = False
+    tree: Path = HERE.parent
+    "Whose plane it is."
 
 
-def host_of(lease: int) -> str:
-    """The private address of the n-th host."""
-    return f"10.1.{lease >> 8}.{lease & 0xFF}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What one run has shown."""
+
+    cost: float
+    "Nanoseconds of the gateway's core for one packet forwarded."
+    rate: float
+    "Packets forwarded a second."
+    busy: float
+    "How much of the time that core was at work."
 
 
-def lease_of(lease: int) -> tuple[str, int]:
-    """The address and the first port of the n-th lease: slices from 1024 on, in 32 addresses of a /24."""
-    slices = (65536 - 1024) // PORTS_OF_A_LEASE
-    address, at = divmod(lease, slices)
-    return f"149.112.241.{1 + address}", 1024 + at * PORTS_OF_A_LEASE
-
-
-def leases_for(kind: str) -> int:
-    """How many leases the flows of a kind use."""
-    return len({host for host, *_ in flows(kind)})
+PLAIN, MASQUERADE = Way(name=FORWARD), Way(name=NAT, masquerade=True)
 
 
 def compile_generator(directory: Path) -> Path:
@@ -113,6 +104,22 @@ def prepare(lab: Lab) -> int:
     os.sched_setaffinity(thread, {GATEWAY_CPU})
     os.setpriority(os.PRIO_PROCESS, thread, -15)
     return thread
+
+
+def unplug(lab: Lab) -> None:
+    """Put a TAP device without a reader in the place of wan0: its driver refuses whatever XDP redirects to it.
+
+    A veth device whose peer receives nothing is none that XDP redirects to.
+    """
+    for words in (
+        ["ip", "link", "delete", "wan0"],
+        ["ip", "tuntap", "add", "wan0", "mode", "tap"],
+        ["ip", "address", "add", f"{figure.SHARED}/32", "dev", "wan0"],
+        ["ip", "link", "set", "wan0", "up"],
+        ["ip", "neighbour", "replace", figure.SERVER, "lladdr", "02:00:00:00:00:02", "dev", "wan0", "nud", "permanent"],
+        ["ip", "route", "add", FAR_MANY, "via", figure.SERVER, "dev", "wan0", "onlink"],
+    ):
+        lab["gateway"].run(*words)
 
 
 def sees_kernel_threads() -> bool:
@@ -164,11 +171,12 @@ def detach_sink(gateway: Node) -> None:
 
 
 @contextlib.contextmanager
-def kernel_plane(lab: Lab, leases: int, *more: str, tree: Path = HERE.parent) -> Iterator[None]:
-    """The kernel plane alone, with as many leases as the flows use; that of another tree, if it is named."""
+def kernel_plane(lab: Lab, way: Way, leases: int) -> Iterator[None]:
+    """The kernel plane alone, with as many leases."""
     gateway = lab["gateway"]
-    words = ["env", f"PYTHONPATH={tree / 'src'}", sys.executable, str(tree / "bench/plane.py"), str(leases), *more]
-    daemon = gateway.start("plane", *words, ready="ready", seconds=60)
+    options = [str(leases), str(way.tunnel), way.admit.name, *(["xdp"] if way.xdp else [])]
+    words = ["env", f"PYTHONPATH={way.tree / 'src'}", sys.executable, str(HERE / "plane.py"), *options]
+    daemon = gateway.start("plane", *words, ready="ready", seconds=120)
     try:
         yield
     finally:
@@ -178,59 +186,121 @@ def kernel_plane(lab: Lab, leases: int, *more: str, tree: Path = HERE.parent) ->
 
 
 @contextlib.contextmanager
-def way_open(lab: Lab, way: str, leases: int, before: Path | None = None) -> Iterator[None]:
+def way_open(lab: Lab, way: Way, leases: int) -> Iterator[None]:
     """Set the gateway up for one of the ways, and clear it again."""
-    if way == NAT:
+    if way.masquerade:
         with masquerading(lab):
             yield
-    elif way in TUNNELS:
-        with kernel_plane(lab, leases, TUNNELS[way]):
-            yield
-    elif way == BEFORE and before is not None:
-        with kernel_plane(lab, leases, tree=before):
+    elif way.tunnel:
+        with kernel_plane(lab, way, leases):
             yield
     else:
         yield
 
 
-def cost(lab: Lab, kind: str, way: str, *, thread: int, object_path: Path, timing: Timing) -> float:
-    """Nanoseconds of the gateway's core for one packet forwarded."""
-    loaded = libbpf.BpfObject(object_path)
-    sunk = loaded.map("sunk")
-    attach_sink(lab["gateway"], loaded.program("sink"))
+class Sinks:
+    """What counts the packets, loaded."""
+
+    def __init__(self, object_path: Path) -> None:
+        self._loaded = libbpf.BpfObject(object_path)
+        self._loaded.attach("transmits")
+        self.counts = self._loaded.map("sunk")
+
+    @contextlib.contextmanager
+    def at_transmit(self, gateway: Node) -> Iterator[None]:
+        """Count and drop where the driver of wan0 would begin to transmit; at XDP that driver refuses by itself."""
+        attach_sink(gateway, self._loaded.program("sink"))
+        try:
+            yield
+        finally:
+            detach_sink(gateway)
+
+    @contextlib.contextmanager
+    def at_receive(self, node: Node, interface: str) -> Iterator[None]:
+        """Count and drop the frames that an interface receives, before anything else."""
+        with NetNS(node.namespace, flags=0) as links:
+            index = links.link_lookup(ifname=interface)[0]
+            links.link("set", index=index, xdp_fd=self._loaded.program("receives"))
+            try:
+                yield
+            finally:
+                links.link("set", index=index, xdp_fd=-1)
+
+
+@contextlib.contextmanager
+def generating(lab: Lab, flows: int, way: Way, leases: int, *, object_path: Path, seconds: float) -> Iterator[None]:
+    """Send packets of so many flows (see ``KINDS``) until the body is through, and at most for so many seconds."""
     plan = {
         "object": str(object_path),
         "interface": "eth0",
         "mac": mac(lab["gateway"], "lan0"),
-        "seconds": timing.warm + timing.measured + 0.2,
-        "tunnel": TUNNELS.get(way, "ipip" if way == BEFORE else None),
-        "outer_dst": figure.GATEWAY_NEAR6 if TUNNELS.get(way) == "ipv6" else figure.GATEWAY_NEAR,
-        "fresh": kind.startswith("a new"),
-        # Without tunnels the packets come from the hosts' own addresses: a flow of each host's port.
-        "flows": [(h, a if way in TUNNELS or way == BEFORE else h, p, d, q) for h, a, p, d, q in flows(kind)],
+        "seconds": seconds,
+        "tunnel": way.tunnel,
+        "outer_dst": figure.GATEWAY_NEAR6 if way.tunnel == "ipv6" else figure.GATEWAY_NEAR,
+        "flows": flows,
+        "leases": leases,
     }
     path = lab.record.directory / "plan.json"
     path.write_text(json.dumps(plan), encoding="utf-8")
     sender = lab["host"].start("generator", sys.executable, str(HERE / "generator.py"), str(path), ready="ready")
     try:
-        time.sleep(timing.warm)
-        packets, spent = packets_sunk(sunk), run_time(thread)
-        time.sleep(timing.measured)
-        packets, spent = packets_sunk(sunk) - packets, run_time(thread) - spent
-        if sender.process.wait(timeout=20):
+        yield
+        if sender.process.poll() not in (None, 0):
             raise LabError(f"the generator failed\n{sender.tail()}")
     finally:
-        sender.stop()
-        detach_sink(lab["gateway"])
+        lab["host"].daemons.pop("generator").stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bed:
+    """What a way is measured in."""
+
+    lab: Lab
+    object_path: Path
+    "Generator and sinks."
+    thread: int
+    "The gateway's, by process id."
+    leases: int
+    timing: Timing
+    transmits: bool
+    "Whether packets go over the wire to the server, and are dropped there."
+
+
+def run(bed: Bed, kind: str, way: Way) -> Sample:
+    """Send packets of a kind over a way that is open."""
+    sinks, lab, timing = Sinks(bed.object_path), bed.lab, bed.timing
+    sunk = sinks.at_receive(lab["server"], "eth0") if bed.transmits else sinks.at_transmit(lab["gateway"])
+    where = AT_RECEIVE if bed.transmits else AT_XDP_TRANSMIT if way.xdp else AT_TRANSMIT
+    with sunk, _sending(bed, kind, way):
+        time.sleep(timing.warm)
+        started, packets, spent = time.monotonic(), packets_sunk(sinks.counts, where), run_time(bed.thread)
+        time.sleep(timing.measured)
+        packets, spent = packets_sunk(sinks.counts, where) - packets, run_time(bed.thread) - spent
+        passed = time.monotonic() - started
     if packets < 1000:
-        raise LabError(f"{way}, {kind}: only {packets} packets came out of the gateway")
-    return spent / packets
+        raise LabError(f"{way.name}, {kind}: only {packets} packets came out of the gateway")
+    return Sample(cost=spent / packets, rate=packets / passed, busy=spent / 1e9 / passed)
 
 
-def packets_sunk(map_fd: int) -> int:
-    """Packets that the sink has counted, on all cores."""
+def offered(bed: Bed, kind: str, way: Way) -> float:
+    """Packets a second that the generator brings to an interface that drops them at once."""
+    sinks, timing = Sinks(bed.object_path), bed.timing
+    with sinks.at_receive(bed.lab["gateway"], "lan0"), _sending(bed, kind, way):
+        time.sleep(timing.warm)
+        started, packets = time.monotonic(), packets_sunk(sinks.counts, AT_RECEIVE)
+        time.sleep(timing.measured)
+        return (packets_sunk(sinks.counts, AT_RECEIVE) - packets) / (time.monotonic() - started)
+
+
+def _sending(bed: Bed, kind: str, way: Way) -> contextlib.AbstractContextManager[None]:
+    seconds = bed.timing.warm + bed.timing.measured + 0.2
+    return generating(bed.lab, KINDS[kind], way, bed.leases, object_path=bed.object_path, seconds=seconds)
+
+
+def packets_sunk(map_fd: int, where: int = AT_TRANSMIT) -> int:
+    """Packets that a sink has counted, on all cores."""
     cores = os.sysconf("SC_NPROCESSORS_CONF")
-    return sum(struct.unpack(f"{cores}Q", libbpf.lookup(map_fd, 0, 8 * cores)))
+    return sum(struct.unpack(f"{cores}Q", libbpf.lookup(map_fd, where, 8 * cores)))
 
 
 def run_time(thread: int) -> int:
@@ -255,46 +325,53 @@ def large_conntrack() -> Iterator[None]:
                 Path(name).write_text(value, encoding="utf-8")
 
 
-def measure(*, rounds: int, timing: Timing, seed: int = 1, before: Path | None = None) -> list[Figure]:
-    """Measure the ways in turn, in one network per round and number of flows, in another order each time."""
-    seen: dict[tuple[str, str], list[float]] = defaultdict(list)
+def measure(
+    ways: Mapping[str, Sequence[Way]],
+    leases: int,
+    *,
+    name: str,
+    rounds: int,
+    timing: Timing,
+    seed: int = 1,
+    transmits: bool = False,
+) -> tuple[dict[tuple[str, str], list[Sample]], list[float]]:
+    """Measure the ways in turn, in one network per round and number of flows, in another order each time.
+
+    Args:
+        ways: For each of ``KINDS``.
+        leases: How many there are, and have flows.
+        name: Of the network.
+        rounds: How often.
+        timing: Of each run.
+        seed: Of the order.
+        transmits: Whether packets go over the wire to the server, and are dropped there; else before it.
+
+    Returns:
+        The samples by kind and name of the way, and what the generator has offered in each round.
+    """
+    seen: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    most = []
     order = random.Random(seed)
     with large_conntrack():
         for at in range(rounds):
-            for kind in KINDS:
-                ways = [
-                    FORWARD,
-                    NAT,
-                    *(TUNNELS if kind in OTHER_TUNNELS else (ISTHMUS,)),
-                    *([BEFORE] if before else []),
-                ]
-                order.shuffle(ways)
-                with standing(network("bench-packets")) as lab:
-                    object_path = compile_generator(lab.record.directory)
-                    thread = prepare(lab)
-                    for way in ways:
-                        with way_open(lab, way, leases_for(kind), before):
-                            seen[kind, way].append(
-                                cost(lab, kind, way, thread=thread, object_path=object_path, timing=timing)
-                            )
-                latest = ", ".join(f"{way} {seen[kind, way][-1]:.0f}" for way in sorted(ways))
-                progress(f"packets round {at + 1} of {rounds}: {kind}: {latest} ns")
-    rates = {key: [1e9 / each for each in series] for key, series in seen.items()}
-    unit = "packets/s"
-    figures = [compare(f"small packets, {kind}", unit, rates[kind, ISTHMUS], rates[kind, NAT], GOAL) for kind in KINDS]
-    figures += [
-        compare(f"small packets, {kind}, beside {FORWARD}", unit, rates[kind, ISTHMUS], rates[kind, FORWARD])
-        for kind in KINDS
-    ]
-    figures += [
-        compare(f"small packets, {kind}, {way}", unit, rates[kind, way], rates[kind, NAT])
-        for kind in OTHER_TUNNELS
-        for way in TUNNELS
-        if way != ISTHMUS
-    ]
-    if before is not None:
-        figures += [
-            compare(f"small packets, {kind}, {BEFORE}", unit, rates[kind, ISTHMUS], rates[kind, BEFORE], STILL)
-            for kind in KINDS
-        ]
-    return figures
+            for kind, these in ways.items():
+                with standing(network(name)) as lab:
+                    bed = Bed(
+                        lab=lab,
+                        object_path=compile_generator(lab.record.directory),
+                        thread=prepare(lab),
+                        leases=leases,
+                        timing=timing,
+                        transmits=transmits,
+                    )
+                    if not transmits:
+                        unplug(lab)
+                    most.append(offered(bed, kind, next(way for way in these if way.tunnel)))
+                    for way in order.sample(these, len(these)):
+                        with way_open(lab, way, leases):
+                            seen[kind, way.name].append(run(bed, kind, way))
+                latest = ", ".join(f"{way.name} {seen[kind, way.name][-1].cost:.0f}" for way in these)
+                progress(
+                    f"packets round {at + 1} of {rounds}: {kind}: {latest} ns; offered {most[-1] / 1e6:.1f} million/s"
+                )
+    return seen, most

@@ -8,12 +8,16 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+_BEGAN = time.monotonic()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +59,27 @@ def machine() -> str:
     return f"{os.cpu_count()} x {model}, {platform.system()} {platform.release()}, Python {platform.python_version()}"
 
 
-def publish(bench: str, figures: Sequence[Figure], method: str, *, as_json: bool) -> int:
-    """Print the figures; returns 1 if a goal was missed, else 0."""
+def publish(
+    bench: str,
+    figures: Sequence[Figure],
+    method: str,
+    *,
+    as_json: bool,
+    series: Sequence[Mapping[str, object]] | None = None,
+) -> int:
+    """Print the figures; returns 1 if a goal was missed, else 0.
+
+    Args:
+        bench: Which benchmark.
+        figures: What it found.
+        method: How, in sentences.
+        as_json: For machines.
+        series: Every run that the figures are made of, for plots; in JSON only.
+    """
     if as_json:
         data = {"bench": bench, "figures": [asdict(each) for each in figures], "method": method, "machine": machine()}
-        print(json.dumps(data, indent=2))
+        data |= {"date": datetime.now(UTC).date().isoformat(), "seconds": round(time.monotonic() - _BEGAN)}
+        print(json.dumps(data | ({} if series is None else {"series": list(series)}), indent=2))
     else:
         table = Table(title=f"bench {bench}", title_justify="left", box=None, pad_edge=False)
         for column in ("what", "unit", "ours", "theirs", "ratio", "goal", "met"):

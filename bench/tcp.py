@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 
 from isthmus.lab import figure
 from isthmus.lab.lab import Lab, standing
@@ -27,7 +28,7 @@ def runs_of(way: str) -> list[str]:
     return [name for name in RUNS if way not in TUNNELS or way == ISTHMUS or name.endswith("1 stream")]
 
 
-def throughput(lab: Lab, seconds: int, *options: str) -> float:
+def throughput(lab: Lab, seconds: float, *options: str) -> float:
     """Gbit/s that reached the receiver."""
     words = ("iperf3", "--client", figure.SERVER, "--time", str(seconds), "--json", *options)
     done = lab["host"].run(*words, seconds=seconds + 20)
@@ -37,14 +38,24 @@ def throughput(lab: Lab, seconds: int, *options: str) -> float:
         raise LabError(f"iperf3 gave no throughput: {done.stdout[-300:]}") from error
 
 
-def measure(*, rounds: int, seconds: int, seed: int = 1) -> list[Figure]:
-    """Measure the ways in turn, in another order each round."""
+def measure(
+    *, rounds: int, seconds: float, seed: int = 1, tunnels: Sequence[str] = tuple(TUNNELS), goal: float = GOAL
+) -> list[Figure]:
+    """Measure the ways in turn, in another order each round.
+
+    Args:
+        rounds: How often.
+        seconds: Of each run.
+        seed: Of the order.
+        tunnels: Which of ``TUNNELS`` are measured, beside forwarding and masquerade; ``ISTHMUS`` is one of them.
+        goal: Of masquerade's throughput.
+    """
     seen: dict[tuple[str, str], list[float]] = defaultdict(list)
     order = random.Random(seed)
     with standing(network("bench-tcp")) as lab:
         lab["server"].start("iperf3", "iperf3", "--server", "--forceflush", ready="Server listening")
         for at in range(rounds):
-            ways = [FORWARD, NAT, *TUNNELS]
+            ways = [FORWARD, NAT, *tunnels]
             order.shuffle(ways)
             for way in ways:
                 with crossing(lab, way):
@@ -53,11 +64,11 @@ def measure(*, rounds: int, seconds: int, seed: int = 1) -> list[Figure]:
                 latest = ", ".join(f"{seen[name, way][-1]:.1f}" for name in runs_of(way))
                 progress(f"TCP round {at + 1} of {rounds}: {way}: {latest} Gbit/s")
     unit = "Gbit/s"
-    figures = [compare(name, unit, seen[name, ISTHMUS], seen[name, NAT], GOAL) for name in RUNS]
+    figures = [compare(name, unit, seen[name, ISTHMUS], seen[name, NAT], goal) for name in RUNS]
     figures += [compare(f"{name}, beside {FORWARD}", unit, seen[name, ISTHMUS], seen[name, FORWARD]) for name in RUNS]
     figures += [
         compare(f"{name}, {way}", unit, seen[name, way], seen[name, NAT])
-        for way in TUNNELS
+        for way in tunnels
         if way != ISTHMUS
         for name in runs_of(way)
     ]

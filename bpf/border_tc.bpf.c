@@ -27,8 +27,7 @@ static __always_inline bool is_for_many(struct __sk_buff *skb, const struct inte
 SEC("tc")
 int border(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex;
-	struct interface *interface = bpf_map_lookup_elem(&interfaces, &ifindex);
+	struct interface *interface = interface_of(skb->ifindex);
 	struct ingress from = {};
 	struct scratch *mine;
 
@@ -54,11 +53,10 @@ int border(struct __sk_buff *skb)
 SEC("tc")
 int ipae(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex;
-	struct interface *interface = bpf_map_lookup_elem(&interfaces, &ifindex);
+	struct interface *interface = interface_of(skb->ifindex);
 	struct ingress from = {};
 	struct scratch *mine;
-	int action = NOT_OURS;
+	int action = UNDECIDED;
 
 	if (!interface)
 		return TC_ACT_UNSPEC;
@@ -68,9 +66,9 @@ int ipae(struct __sk_buff *skb)
 		from.end = interface->end;
 		from.link = interface->flags & INTERFACE_BARE ? 0 : ETH_HLEN;
 		from.now = seconds(mine);
-		action = decide_ipae(skb, &from);
+		action = decide_ipae(skb, &from, skb->protocol);
 	}
-	if (action != NOT_OURS)
+	if (action != UNDECIDED)
 		return action;
 	bpf_tail_call(skb, &programs, 0);
 	return pass(skb);

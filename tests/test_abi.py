@@ -15,11 +15,12 @@ from isthmus.border.realm import End, Foreign, Unmapped
 from isthmus.border.selector import Kind
 from isthmus.border.verdict import Reason, Violation
 from isthmus.errors import AbiMismatch
+from isthmus.plane.kernel import briefs, direct, maps, number, pinned
 from isthmus.plane.kernel import contact as kernel_contact
 from isthmus.plane.kernel import mapping as kernel_mapping
-from isthmus.plane.kernel import maps
 from isthmus.plane.kernel import own as kernel_own
 from isthmus.plane.kernel import ring as kernel_ring
+from isthmus.plane.kernel import uniform as kernel_uniform
 from isthmus.plane.kernel.btf import Types
 from isthmus.plane.kernel.maps import STRUCTS, Codec
 from isthmus.plane.link import packet
@@ -27,7 +28,11 @@ from isthmus.plane.reference import contact, path, ring
 
 ROOT = Path(__file__).parent.parent
 OBJECT = ROOT / "src/isthmus/plane/kernel/objects/border_tc.bpf.o"
-ABI = ROOT / "bpf/include/isthmus/abi.h"
+ABI = [ROOT / "bpf/include/isthmus" / name for name in ("abi.h", "abi_sip.h")]
+
+
+def abi() -> str:
+    return "".join(each.read_text() for each in ABI)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def test_enums_have_the_same_names_and_numbers(types: Types, name: str, python: 
 
 
 def test_every_reason_has_room_in_the_counters(types: Types) -> None:
-    assert f"#define REASONS {64}" in ABI.read_text()
+    assert f"#define REASONS {64}" in abi()
     assert max(Reason) < 64
 
 
@@ -65,10 +70,19 @@ def test_network_order_is_what_the_type_says(types: Types) -> None:
     assert types.record("place").unpack(place) == {"realm": 0x01020304, "address": bytes(range(16))}
 
 
+def test_flags_of_words_are_those_of_the_program(types: Types) -> None:
+    assert [types.enum("slice_flag")[f"SLICE_{name}"] for name in ("CLAIMED", "CONTACTED", "SPLIT", "DIRECT")] == [
+        direct.CLAIMED,
+        direct.CONTACTED,
+        direct.SPLIT,
+        direct.DIRECT,
+    ]
+
+
 def test_keys_begin_with_what_a_longest_prefix_match_compares(types: Types) -> None:
-    prefix, holding = types.record("prefix_key"), types.record("holding_key")
+    prefix, holding = types.record("prefix_key"), types.record("wide_key")
     assert [field.name for field in prefix.fields] == ["length", "place"]
-    assert [field.name for field in holding.fields] == ["length", "owner", "place"]
+    assert [field.name for field in holding.fields] == ["length", "owner_upper", "owner_lower", "place"]
 
 
 def test_event_has_the_fields_of_a_violation(types: Types) -> None:
@@ -78,7 +92,7 @@ def test_event_has_the_fields_of_a_violation(types: Types) -> None:
 
 
 def test_the_memory_of_contacts_forgets_when_the_reference_does() -> None:
-    text = ABI.read_text()
+    text = abi()
     assert f"#define CONTACT_EPOCH_SECONDS {contact.EPOCH_SECONDS}" in text
     assert f"#define CONTACT_EPOCHS {contact.KEPT_EPOCHS}" in text
     assert f"#define CONTACT_EPOCH_MASK {kernel_contact.EPOCH_MASK:#x}U" in text
@@ -89,7 +103,7 @@ def test_the_memory_of_contacts_forgets_when_the_reference_does() -> None:
 
 
 def test_as_many_paths_are_kept_as_by_the_reference() -> None:
-    assert f"#define PATHS (1 << {path.CAPACITY.bit_length() - 1})" in ABI.read_text()
+    assert f"#define PATHS (1 << {path.CAPACITY.bit_length() - 1})" in abi()
 
 
 @pytest.mark.parametrize(("name", "python"), [("unmapped", Unmapped), ("foreign", Foreign)])
@@ -102,8 +116,8 @@ def test_no_crossing_is_a_tunnel_kind(types: Types) -> None:
 
 
 def test_the_ring_is_the_references(types: Types) -> None:
-    assert f"#define RING_SLOTS (1 << {ring.SLOTS.bit_length() - 1})" in ABI.read_text()
-    assert f"#define RING_OCTETS {ring.KEPT_OCTETS}" in ABI.read_text()
+    assert f"#define RING_SLOTS (1 << {ring.SLOTS.bit_length() - 1})" in abi()
+    assert f"#define RING_OCTETS {ring.KEPT_OCTETS}" in abi()
     slot = types.record("slot")
     assert slot.octets == kernel_ring.SLOT_OCTETS
     assert [(each.name, each.at) for each in slot.fields] == [
@@ -119,12 +133,21 @@ def test_the_ring_is_the_references(types: Types) -> None:
 
 
 def test_mappings_are_direct_tables(types: Types) -> None:
-    text = ABI.read_text()
+    text = abi()
     assert f"#define MAPPINGS {kernel_mapping.MAPPINGS}\n" in text
     assert f"#define OWN_FACTOR {kernel_own.OWN_FACTOR:#x}U " in text
     assert f"#define MAPPING_WORDS {kernel_mapping.WORDS}\n" in text
     assert f"#define MAPPING_POINTER {mapping._POINTER:#x}\n" in text
     assert types.record("words").octets == 4 * kernel_mapping.WORDS
+
+
+def test_groups_are_words_of_the_same_form(types: Types) -> None:
+    text = abi()
+    assert f"#define GROUPS {kernel_uniform.GROUPS}\n" in text
+    assert f"#define GROUP_ELEMENTS {kernel_uniform.ELEMENTS}\n" in text
+    assert f"#define GROUP_MORE {kernel_uniform.MORE:#x}\n" in text
+    assert types.record("group_words").octets == 2 * kernel_uniform.WORDS
+    assert types.record("gateway").pack(interface=7, address=0x01020304)[4:] == bytes([1, 2, 3, 4])
 
 
 def test_who_punted_is_read_as_it_is_written() -> None:
@@ -137,8 +160,12 @@ def test_no_packet_has_a_kind_of_the_index_only(types: Types) -> None:
 
 
 def test_the_sizes_that_keys_are_made_by_are_the_programs() -> None:
-    text = ABI.read_text()
+    text = abi()
     assert f"#define REALMS {maps.REALMS}" in text
+    assert f"#define NEAR_INTERFACES {maps.NEAR_INTERFACES}" in text
+    assert f"#define TEMPLATES {number.TEMPLATES}" in text
+    assert f"#define BRIEF_WORDS {briefs.WORDS}" in text
+    assert briefs.WORDS == pinned.BRIEF_SLICES + 1
     assert f"#define MEANT_BITS (1 << {maps.MEANT_BITS.bit_length() - 1})" in text
 
 

@@ -53,6 +53,7 @@ def test_some_parts_are_generated():
         "ipae.md",
         "messages.md",
         "model.md",
+        "performance.md",
         "reasons.md",
         "rsip.md",
     }
@@ -129,7 +130,15 @@ def test_commands_of_the_readme_exist():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/tour.md", "docs/troubleshooting.md", "docs/stores.md", "CONTRIBUTING.md"]
+    "page",
+    [
+        "README.md",
+        "docs/tour.md",
+        "docs/troubleshooting.md",
+        "docs/stores.md",
+        "docs/performance.md",
+        "CONTRIBUTING.md",
+    ],
 )
 def test_commands_of_the_program_exist_with_their_options(page):
     known = set(generate.command_names())

@@ -11,10 +11,13 @@ RUN_PACKAGES="python3 python3-venv ca-certificates iproute2 util-linux ethtool n
   clang llvm libbpf1 libbpf-dev linux-libc-dev"
 # The last two lines: stock kernels with ESP, AH and ipip and a stock IKE, for IPsec in the lab; knot, a small stock
 # nameserver, serves mapping tables; bird2, a stock routing daemon, finds SIP routes; chromium, a stock browser, reads a
-# page of a host that has SIP alone; tayga, a translator of today, is what translation is measured beside.
+# page of a host that has SIP alone; tayga, a translator of today, is what translation is measured beside; conntrack writes
+# the log of NAT; Kea, a stock DHCP server, and perfdhcp (kea-admin) are what leases are measured beside, slirp4netns and
+# pasta (passt) what isthmus run is. gcc and libc6-dev compile what plays the hosts in benchmarks.
 TEST_PACKAGES="tshark iperf3 openssh-server openssh-client dnsmasq-base bind9-dnsutils git iputils-ping
   traceroute openssl user-mode-linux strongswan-charon strongswan-swanctl
-  knot bird2 chromium tayga"
+  knot bird2 chromium tayga conntrack kea-dhcp4-server kea-admin slirp4netns passt
+  gcc libc6-dev"
 PYTHON=/usr/bin/python3
 VENV=$PWD/.venv
 LOG=""

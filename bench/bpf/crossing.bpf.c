@@ -77,7 +77,7 @@ static __always_inline int timed(struct __sk_buff *skb, __u32 realm, __u32 cell_
 		return TC_ACT_SHOT;
 	start = bpf_ktime_get_ns();
 	from.now = seconds(mine);
-	action = decide_ipae(skb, &from);
+	action = decide_ipae(skb, &from, skb->protocol);
 	if (total)
 		*total += bpf_ktime_get_ns() - start;
 	return action;

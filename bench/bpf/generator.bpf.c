@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Packets for the benchmark: one flow after the other out of a table, sent where the setup says.
+// Packets for the benchmark: flows that are computed from a number, sent where the setup says; and what counts them.
 //
 // Run by BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES. Frames come back as the receiver left them, so
 // this program writes all of each: Ethernet, the outer headers of its tunnel if there is one, IPv4, UDP. The
-// sink counts where a driver's transmit routine would begin, and drops.
+// sinks count where a driver's transmit routine would begin, and where one has delivered.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
@@ -11,6 +11,10 @@
 #include <linux/pkt_cls.h>
 #include <linux/udp.h>
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#define PEERS 0xc6120000 // 198.18.0.0/15
+#define PEER_BITS 17
 
 enum tunnel {
 	NONE,
@@ -21,29 +25,24 @@ enum tunnel {
 
 struct setup {
 	__u64 count;		// frames made so far
-	__u32 flows;		// how many of the table are used
+	__u32 flows;		// so many in turn; 0: every frame is a flow of its own
+	__u32 leases;		// that they belong to
+	__u32 per_address;
+	__u32 ports;		// of a lease
+	__u32 first_host;	// the lower 32 bits, in the machine's order
+	__u32 first_address;	// that the flows are from; 0: the hosts' own
 	__u32 ifindex;		// where to send
 	__u32 tunnel;		// enum tunnel
-	__u32 fresh;		// whether every frame is a flow of its own: its destination moves on
 	__u32 outer_sum;	// sum of the outer header without its addresses
 	__u32 inner_sum;
 	__u32 outer_dst;	// the gateway's end, network order
-	__u32 padding;
 	struct ethhdr ethernet;
-	__u8 more_padding[2];
+	__u8 padding[2];
 	struct iphdr outer;	// both without addresses and checksum
 	struct iphdr inner;
 	struct udphdr udp;
 	__u32 gre;		// the shim of a GRE tunnel
 	struct ipv6hdr outer6;	// whole, but for the last 32 bits of the source, which are the host's
-};
-
-struct flow {
-	__u32 outer_src;	// all in network order
-	__u32 src;
-	__u32 dst;
-	__u16 sport;
-	__u16 dport;
 };
 
 struct {
@@ -53,19 +52,27 @@ struct {
 	__type(value, struct setup);
 } setups SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 131072);
-	__type(key, __u32);
-	__type(value, struct flow);
-} flows SEC(".maps");
+enum where {
+	AT_TRANSMIT,
+	AT_XDP_TRANSMIT,
+	AT_RECEIVE,
+	PLACES,
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, PLACES);
 	__type(key, __u32);
 	__type(value, __u64);
 } sunk SEC(".maps");
+
+static __always_inline void add(__u32 where, __u64 number)
+{
+	__u64 *count = bpf_map_lookup_elem(&sunk, &where);
+
+	if (count)
+		*count += number;
+}
 
 static __always_inline __u16 folded(__u64 sum, __u32 a, __u32 b)
 {
@@ -73,6 +80,15 @@ static __always_inline __u16 folded(__u64 sum, __u32 a, __u32 b)
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return ~sum;
+}
+
+static __always_inline __u32 mix(__u32 hash)
+{
+	hash ^= hash >> 16;
+	hash *= 0x7feb352d;
+	hash ^= hash >> 15;
+	hash *= 0x846ca68b;
+	return hash ^ hash >> 16;
 }
 
 SEC("xdp")
@@ -84,14 +100,14 @@ int generate(struct xdp_md *ctx)
 	__u32 zero = 0;
 	struct setup *setup = bpf_map_lookup_elem(&setups, &zero);
 
-	if (!setup || !setup->flows)
+	if (!setup || (void *)ip > end)
 		return XDP_ABORTED;
 	__u64 n = setup->count++;
-	__u32 at = n % setup->flows;
-	struct flow *flow = bpf_map_lookup_elem(&flows, &at);
+	__u32 flow = setup->flows ? n % setup->flows : n;
+	// In an order that caches do not foresee.
+	__u32 lease = (__u64)mix(flow) * setup->leases >> 32;
+	__u32 host = __builtin_bswap32(setup->first_host + lease);
 
-	if (!flow || (void *)ip > end)
-		return XDP_ABORTED;
 	*ethernet = setup->ethernet;
 	if (setup->tunnel == IPV6) {
 		struct ipv6hdr *outer = (void *)ip;
@@ -99,13 +115,13 @@ int generate(struct xdp_md *ctx)
 		if ((void *)(outer + 1) > end)
 			return XDP_ABORTED;
 		*outer = setup->outer6;
-		outer->saddr.in6_u.u6_addr32[3] = flow->outer_src;
+		outer->saddr.in6_u.u6_addr32[3] = host;
 		ip = (void *)(outer + 1);
 	} else if (setup->tunnel != NONE) {
 		if ((void *)(ip + 1) + sizeof(__u32) > end)
 			return XDP_ABORTED;
 		*ip = setup->outer;
-		ip->saddr = flow->outer_src;
+		ip->saddr = host;
 		ip->daddr = setup->outer_dst;
 		ip->check = folded(setup->outer_sum, ip->saddr, ip->daddr);
 		ip++;
@@ -116,28 +132,44 @@ int generate(struct xdp_md *ctx)
 	}
 	struct udphdr *udp = (void *)(ip + 1);
 
-	if ((void *)(udp + 1) > end)
+	if ((void *)(udp + 1) > end || !setup->per_address || !setup->ports)
 		return XDP_ABORTED;
 	*ip = setup->inner;
 	*udp = setup->udp;
-	ip->saddr = flow->src;
-	// 2^16 destinations, all in the routed /15; the port moves when they have all been seen.
-	ip->daddr = setup->fresh ? __builtin_bswap32(__builtin_bswap32(flow->dst) + (__u32)((n * 40503) & 0xffff)) : flow->dst;
+	ip->saddr = setup->first_address ? __builtin_bswap32(setup->first_address + lease / setup->per_address) : host;
+	// Peers, and then their ports, so that no two flows have the same: masquerade never searches for a port.
+	ip->daddr = __builtin_bswap32(PEERS + ((flow * 40503) & ((1 << PEER_BITS) - 1)));
 	ip->check = folded(setup->inner_sum, ip->saddr, ip->daddr);
-	udp->source = flow->sport;
-	udp->dest = setup->fresh ? (__u16)(flow->dport ^ (__u16)(n >> 16)) : flow->dport;
+	udp->source = __builtin_bswap16(1024 + lease % setup->per_address * setup->ports + flow % setup->ports);
+	udp->dest = __builtin_bswap16(7 + (flow >> PEER_BITS));
 	return bpf_redirect(setup->ifindex, 0);
 }
 
 SEC("tc")
 int sink(struct __sk_buff *skb)
 {
-	__u32 zero = 0;
-	__u64 *count = bpf_map_lookup_elem(&sunk, &zero);
-
-	if (count)
-		*count += 1;
+	add(AT_TRANSMIT, 1);
 	return TC_ACT_SHOT;
+}
+
+SEC("xdp")
+int receives(struct xdp_md *ctx)
+{
+	add(AT_RECEIVE, 1);
+	return XDP_DROP;
+}
+
+struct net_device {
+	char name[16];
+} __attribute__((preserve_access_index));
+
+// What an XDP program has redirected to wan0: once for a bulk of them, whether the driver took them or not.
+SEC("tp_btf/xdp_devmap_xmit")
+int BPF_PROG(transmits, const struct net_device *from, const struct net_device *to, int sent, int drops, int error)
+{
+	if (to->name[0] == 'w' && to->name[1] == 'a' && to->name[2] == 'n')
+		add(AT_XDP_TRANSMIT, sent + drops);
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

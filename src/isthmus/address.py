@@ -26,6 +26,8 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 
 class Family(enum.IntEnum):
@@ -42,22 +44,29 @@ class Family(enum.IntEnum):
 
 
 _BITS = {Family.IPV4: 32, Family.IPV6: 128, Family.SIP: 64}
+_LIMITS = {family: 1 << bits for family, bits in _BITS.items()}
 _LOW = (1 << 32) - 1
 _C = 1 << 63
 _MULTICAST_COUNTRY = 127
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Address:
-    """One address. Positional, because it is written everywhere; ordered by family, then number."""
+class _AddressFields(NamedTuple):
+    """What an address is made of. A tuple, since every lookup hashes and compares one: so the interpreter does it."""
 
     family: Family
     number: int
 
-    def __post_init__(self) -> None:
+
+class Address(_AddressFields):
+    """One address. Positional, because it is written everywhere; ordered by family, then number."""
+
+    __slots__ = ()
+
+    def __new__(cls, family: Family, number: int) -> Address:
         """Refuse a number that the family cannot hold."""
-        if not 0 <= self.number < 1 << self.family.bits:
-            raise ValueError(f"{self.number:#x} is not a {self.family.name} address: it has {self.family.bits} bits")
+        if not 0 <= number < _LIMITS[family]:
+            raise ValueError(f"{number:#x} is not a {family.name} address: it has {family.bits} bits")
+        return tuple.__new__(cls, (family, number))
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -184,12 +193,15 @@ class Address:
     def __str__(self) -> str:
         """The canonical text form."""
         if self.family is Family.IPV4:
-            return str(ipaddress.IPv4Address(self.number))
+            number, text = self.number, _DECIMAL
+            return f"{text[number >> 24]}.{text[number >> 16 & 255]}.{text[number >> 8 & 255]}.{text[number & 255]}"
         if self.family is Family.IPV6:
             return str(ipaddress.IPv6Address(self.number))
         return f"{upper_text(self.number >> 32)}/{self.low}"
 
 
+_DECIMAL = tuple(map(str, range(256)))
+"""Octets as text: addresses are written by the ten thousand a second."""
 _FAMILY_OF_LENGTH = {4: Family.IPV4, 8: Family.SIP, 16: Family.IPV6}
 
 
@@ -293,7 +305,7 @@ class Prefix:
     @classmethod
     def of(cls, address: Address) -> Prefix:
         """The prefix that holds one address only."""
-        return cls(address, address.family.bits)
+        return _whole(address)
 
     @property
     def _host_mask(self) -> int:
@@ -307,11 +319,12 @@ class Prefix:
     @property
     def whole(self) -> bool:
         """Whether it holds a single address."""
-        return self.length == self.address.family.bits
+        return self.length == _BITS[self.address[0]]
 
     def __contains__(self, address: Address) -> bool:
         """Whether the address lies in the prefix."""
-        return address.family is self.family and address.number & ~self._host_mask == self.address.number
+        family, number = self.address
+        return address[0] is family and (address[1] ^ number) >> (_BITS[family] - self.length) == 0
 
     def covers(self, other: Prefix) -> bool:
         """Whether every address of ``other`` lies in this prefix."""
@@ -332,6 +345,12 @@ class Prefix:
         if self.family is Family.SIP and self.length <= 32:
             return f"{upper_text(self.address.number >> 32)}/{self.length}"
         return f"{self.address}/{self.length}"
+
+
+@lru_cache(4096)
+def _whole(address: Address) -> Prefix:
+    """Leased addresses are few, and each is asked for with every lease."""
+    return Prefix(address, address.family.bits)
 
 
 _LONE_LENGTH = re.compile(r"(.*)/([0-9]{1,2})")

@@ -421,3 +421,21 @@ def test_a_resource_says_what_it_is():
     )
     initiator = Resource(realm=2, address=A, ike=True, identities=Ranges.of(7))
     assert (str(initiator), initiator.whole) == ("192.0.2.7 IKE IKE initiators 7", False)
+
+
+def test_the_leased_share_counts_what_is_not_to_be_had():
+    one, whole = pool(Ranges.of((1000, 1099))), Pool(2, whole=[WHOLE])
+    assert (one.leased_share(), whole.leased_share(), Pool(2).leased_share()) == (0, 0, 0)
+    one.release(ALICE, one.take_ports(ALICE, ports=1, now=0.0), now=0.0)
+    whole.take_address(ALICE, now=0.0)
+    assert (one.leased_share(), whole.leased_share()) == (1, 25)
+
+
+def test_very_much_that_has_rested_is_free_when_it_is_needed():
+    one = Pool(2, shared=[(A, Ranges.of((0, 32767)))], slice_size=1, seed=5)
+    one.ask(lambda _owner: ())
+    leases = [one.take_ports(ALICE, ports=1, now=0.0) for _ in range(1 << 15)]
+    assert shortage(one.take_ports, ALICE, ports=1, now=0.0) is Shortage.NO_PORTS
+    for each in leases:
+        one.release(ALICE, each, now=1.0)
+    assert len(one.take_ports(ALICE, ports=255, now=121.0).ports) == 255

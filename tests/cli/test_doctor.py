@@ -67,6 +67,18 @@ def test_what_it_says_is_so(report):
         assert found["veth"]["status"] == "OK", "the lab builds on it"
 
 
+def test_the_verifiers_budget_is_said_of_every_program(report):
+    found = {each["name"]: each for each in report[1]["findings"]}
+    if found["programs"]["status"] != "OK":
+        pytest.skip("no programs can be loaded here")
+    programs = {(each["hook"], each["program"]): each for each in report[1]["programs"]}
+    assert set(programs) == {(hook, name) for hook in ("tc", "xdp") for name in ("border", "ipae")}
+    for (hook, name), each in programs.items():
+        assert 0 < each["instructions"] < 500_000
+        assert each["seconds"] > 0
+        assert f"{each['instructions']:,} of 1,000,000" in found[f"verifier {hook}/{name}"]["detail"]
+
+
 def test_nothing_is_changed():
     before = machine()
     run("doctor", "--json")

@@ -2,9 +2,11 @@
 """A gateway's driver on a bench: a real store, a plane and a socket that write down in which order they are used."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 from isthmus.address import Address, Family, Prefix
 from isthmus.border.effect import Bind, Peer, Register
+from isthmus.border.plain import one_by_one
 from isthmus.border.pool import Pool
 from isthmus.border.ranges import Ranges
 from isthmus.daemon.clock import Clock
@@ -28,7 +30,7 @@ class Plane:
         self.away = False
 
     def apply(self, effects):
-        for effect in effects:
+        for effect in one_by_one(effects):
             if self.fail and isinstance(effect, Bind):
                 raise PlaneError("the map is full")
             if self.away and not isinstance(effect, Register):
@@ -46,7 +48,7 @@ class Plane:
 
 
 class Bench:
-    def __init__(self, path="memory:"):
+    def __init__(self, path="memory:", **options):
         self.journal = []
         self.answers = []
         self.store = open_store(str(path))
@@ -60,8 +62,11 @@ class Bench:
             self.journal.append(("store", [type(each).__name__ for each in effects]))
 
         self.store.commit = journalled
+        # A thread writes, as another process may.
+        self.disk = ThreadPoolExecutor(max_workers=1)
+        self.store.submit = lambda effects, *, now: self.disk.submit(journalled, effects, now=now)
         self.driver = GatewayDriver(
-            make_gateway=make_gateway, store=self.store, plane=self.plane, clock=Clock(), send=self.send
+            make_gateway=make_gateway, store=self.store, plane=self.plane, clock=Clock(), send=self.send, **options
         )
 
     def before_commit(self):
@@ -126,6 +131,7 @@ def conversation(bench, talk):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             bench.driver.stop()
+            bench.disk.shutdown(wait=True)
             bench.store.close()
 
     return asyncio.run(main())

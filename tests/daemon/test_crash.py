@@ -2,7 +2,8 @@
 """kill -9 at any step of a gateway: after the restart every answered lease is there, and no other.
 
 A child holds a conversation of its own with a driver on a real SQLite file, and kills itself
-at the n-th step (a commit, a change of the plane, an answer; before or after it). The
+at the n-th step (a commit, before it or while it is under way; a change of the plane, an
+answer, before or after it). The
 parent then is the gateway that is started next, and the host that has heard nothing and
 sends the same octets again.
 """
@@ -91,7 +92,7 @@ def child(path, fatal):
         os.write(1, data.hex().encode() + b"\n")
         Bench.send(bench, data, peer)
 
-    bench.store.commit = around(bench.store.commit)
+    bench.store.submit = around(bench.store.submit)
     bench.plane.apply = around(bench.plane.apply)
     bench.driver._send = around(send)
     conversation(bench, lambda: talk(bench, [], lambda _answer: None))

@@ -63,7 +63,7 @@ def test_the_load_is_the_leased_share_of_the_pool():
 
 @pytest.mark.rfc("3105", "7")
 def test_a_gateway_offers_what_its_configuration_says():
-    assert offer(parse_config(GATEWAY, "t").gateway, ()) == Offer(tunnel_types=("IP-IP",), transports=("UDP",), load=0)
+    assert offer(parse_config(GATEWAY, "t").gateway, 0) == Offer(tunnel_types=("IP-IP",), transports=("UDP",), load=0)
 
 
 def test_a_gateway_without_slp_and_a_host_that_names_its_gateway():

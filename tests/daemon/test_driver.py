@@ -2,19 +2,24 @@
 """The driver keeps the order: persist, program, answer; unprogram, persist, answer."""
 
 import asyncio
+import os
+import signal
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
-from daemon.bench_of_a_driver import HOST, Bench, assign, conversation, listen
-from isthmus.address import Address
+from daemon.bench_of_a_driver import HOST, Bench, assign, conversation, listen, make_gateway
+from isthmus.address import Address, Family
 from isthmus.border.binding import Owner
 from isthmus.border.crossing import TunnelKind
 from isthmus.border.effect import Peer
 from isthmus.border.verdict import Reason, Violation
 from isthmus.daemon import driver, misuses
+from isthmus.daemon.clock import Clock
 from isthmus.errors import StoreUnavailable
+from isthmus.store.apart import ApartStore
 from isthmus.wire.rsip.codes import ErrorCode
 from isthmus.wire.rsip.message import (
     AssignResponseRsapIp,
@@ -122,6 +127,62 @@ def test_a_store_that_fails_grants_nothing_and_says_104(tmp_path):
     conversation(bench, talk)
 
 
+@pytest.mark.rfc("3103", "10.1")
+def test_a_store_that_cannot_be_read_either_lets_nobody_hear_yes(tmp_path, monkeypatch):
+    bench = Bench(tmp_path / "leases.db")
+    monkeypatch.setattr(driver, "AFTER_FAILURE_SECONDS", 0.05)
+
+    def broken(*_, **__):
+        raise StoreUnavailable("leases.db: the disk failed")
+
+    async def talk():
+        client = await register(bench)
+        with monkeypatch.context() as disk:
+            disk.setattr(bench, "before_commit", broken)
+            disk.setattr(bench.store, "registered_count", broken)
+            bench.driver.datagram(assign(client, 2), HOST)
+            await bench.until(2)
+            assert bench.answers[1].error.value == ErrorCode.INTERNAL_SERVER_ERROR
+            for _ in range(4):
+                bench.driver.datagram(assign(client, 2), HOST)
+                await asyncio.sleep(0.05)
+            assert len(bench.answers) == 2, "of a copy nobody knows more than of the request"
+        await asyncio.sleep(0.2)
+        bench.driver.datagram(assign(client, 2), HOST)
+        await bench.until(3)
+        assert isinstance(bench.answers[2], AssignResponseRsapIp)
+        assert len(bench.store.leases()) == 1
+
+    conversation(bench, talk)
+
+
+def test_a_writer_that_dies_with_a_lease_under_way_lets_nobody_hear_yes(tmp_path):
+    bench = Bench(tmp_path / "leases.db")
+    written = ApartStore(tmp_path / "leases.db")
+    bench.driver = driver.GatewayDriver(
+        make_gateway=make_gateway, store=written, plane=bench.plane, clock=Clock(), send=bench.send
+    )
+
+    async def talk():
+        client = await register(bench)
+        os.kill(written.writer, signal.SIGSTOP)
+        bench.driver.datagram(assign(client, 2), HOST)
+        await asyncio.sleep(0.05)
+        assert len(bench.answers) == 1
+        os.kill(written.writer, signal.SIGKILL)
+        await bench.until(2)
+        assert bench.answers[1].error.value == ErrorCode.INTERNAL_SERVER_ERROR
+        assert ("plane", "Bind") not in bench.journal
+        bench.driver.datagram(assign(client, 2), HOST)
+        await bench.until(3)
+        assert isinstance(bench.answers[2], AssignResponseRsapIp)
+        assert len(bench.store.leases()) == 1
+        assert bench.journal.index(("plane", "Bind")) < bench.journal.index(("send", "AssignResponseRsapIp"))
+
+    with closing(written):
+        conversation(bench, talk)
+
+
 def test_a_plane_that_fails_leaves_no_lease_behind(tmp_path):
     bench = Bench(tmp_path / "leases.db")
 
@@ -165,6 +226,37 @@ def test_a_plane_that_fails_to_listen_leaves_the_ports_with_who_lent_them(tmp_pa
 
 
 @pytest.mark.rfc("3103", "10.1")
+def test_a_copy_is_answered_with_the_first_as_long_as_that_is_not_answered_and_by_itself_afterwards():
+    bench = Bench()
+
+    async def talk():
+        client = await register(bench)
+        copy = (assign(client, 2), HOST)
+        bench.driver.datagrams((copy, copy))
+        bench.driver.datagram(*copy)
+        await bench.until(2)
+        await asyncio.sleep(0.02)
+        assert (len(bench.answers), len(bench.store.leases()), bench.driver.refusals["duplicate"]) == (2, 1, 2)
+        bench.driver.datagram(*copy)
+        await bench.until(3)
+        assert bench.answers[2] == bench.answers[1]
+        assert (len(bench.store.leases()), bench.driver.refusals["duplicate"]) == (1, 3)
+
+    conversation(bench, talk)
+
+
+def test_of_very_many_datagrams_each_is_answered():
+    bench = Bench()
+
+    async def talk():
+        hosts = [Peer(1, Address(Family.IPV4, 0x0A000100 + number), 40001) for number in range(600)]
+        bench.driver.datagrams([(emit(RegisterRequest(message_counter=MessageCounter(1))), host) for host in hosts])
+        await bench.until(600)
+        assert len(bench.driver.gateway) == 600
+
+    conversation(bench, talk)
+
+
 def test_a_copy_of_a_request_that_came_to_nothing_is_not_answered_yes(tmp_path):
     bench = Bench(tmp_path / "leases.db")
 
@@ -222,7 +314,7 @@ def test_a_restart_finds_the_same_client_and_bind_ids_and_repeats_the_answer(tmp
 
     client, answer = conversation(first, before)
     second = Bench(path)
-    standing = second.driver.restore()
+    standing = second.driver.restore().standing
     assert [type(each).__name__ for each in standing] == ["Register", "Bind"]
     assert standing[1].binding.key.bind_id == answer.bind_id.value
     assert standing[1].lease.client_id == client

@@ -134,7 +134,13 @@ def test_several_messages_in_one_segment_and_a_broken_stream_gets_one_answer(mon
 def test_datagrams_come_with_their_peer_and_answers_go_back():
     async def main():
         seen = []
-        desk = DatagramEndpoint(1, LOOPBACK, 0, lambda data, peer: (seen.append(peer), desk.send(ANSWER, peer)))
+
+        def deliver(received):
+            for _, peer in received:
+                seen.append(peer)
+                desk.send(ANSWER, peer)
+
+        desk = DatagramEndpoint(1, LOOPBACK, 0, deliver)
         desk.start()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
             host.bind(("127.0.0.1", 0))

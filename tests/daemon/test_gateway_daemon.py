@@ -189,3 +189,18 @@ def test_a_gateway_that_cannot_start_leaves_nothing():
         assert {line.split(": ")[1].partition("@")[0] for line in links.splitlines()} == {"lo", "lan0", "wan0"}
         assert "isthmus" not in gateway.run("nft", "list", "tables").stdout
         assert subprocess.run(["pgrep", "-f", str(path)], capture_output=True, check=False).returncode == 1
+
+
+def at_xdp(gateway):
+    return {each["ifname"] for each in json.loads(gateway.run("ip", "-j", "link").stdout) if "xdp" in each}
+
+
+def test_realms_with_xdp_have_it_while_the_gateway_runs():
+    with standing(figure.network(f"t{secrets.token_hex(3)}", hosts=("host-a",))) as made:
+        gateway = made["gateway"]
+        text = figure.gateway_configuration(made, Setting(plane="kernel"))
+        daemon = gateway.up(text.replace('interface = "wan0"', 'interface = "wan0"\nxdp = true'))
+        assert wait_until(lambda: at_xdp(gateway) == {"wan0"}, 10)
+        assert host(made)["ports"]
+        daemon.stop()
+        assert at_xdp(gateway) == set()

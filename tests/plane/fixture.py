@@ -49,6 +49,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,10 @@ class Fixture:
         return (*outcome[:3], packets)
 
 
-def load() -> list[Fixture]:
-    """Every case of every file."""
-    return [each for path in sorted(FIXTURES.glob("*.toml")) for each in _file(path)]
+@cache
+def load() -> tuple[Fixture, ...]:
+    """Every case of every file; scapy takes its time, so that each process builds them once."""
+    return tuple(each for path in sorted(FIXTURES.glob("*.toml")) for each in _file(path))
 
 
 def scene(name: str) -> dict[str, Any]:

@@ -81,16 +81,19 @@ class FakeLinks:
     """Interfaces by the names that a test gives them; nothing is attached."""
 
     def __init__(self, indexes: dict[str, int]) -> None:
-        self._free = [indexes[f"ist{at}"] for at in range(INTERFACES)]
+        self.free = [indexes[f"ist{at}"] for at in range(INTERFACES)]
         self._named: dict[str, int] = {}
 
     def find(self, name: str) -> Link | None:
-        if name not in self._named and len(self._named) < len(self._free):
-            self._named[name] = self._free[len(self._named)]
-        return Link(self._named[name], bare=False, mtu=65535) if name in self._named else None
+        if name not in self._named and len(self._named) < len(self.free):
+            self._named[name] = self.free[len(self._named)]
+        return Link(self._named[name], bare=False, mtu=65535, address=MAC) if name in self._named else None
 
     def indexes(self) -> set[int]:
-        return set(self._free)
+        return set(self.free)
+
+    def named(self) -> dict[str, int]:
+        return dict(self._named)
 
     def forget(self) -> None:
         self._named.clear()
@@ -99,6 +102,12 @@ class FakeLinks:
         pass
 
     def detach(self, index: int) -> None:
+        pass
+
+    def attach_xdp(self, index: int, program_fd: int) -> str:
+        return ""
+
+    def detach_xdp(self, index: int) -> None:
         pass
 
 
@@ -242,6 +251,6 @@ def _outcome(ran: TestRun) -> Outcome:
         assert ran.action == TC_ACT_SHOT
         return "drop", reason, None, None
     assert ran.action in {TC_ACT_OK, TC_ACT_REDIRECT}
-    header = ETHERNET if reason in _ON_IPV4 else _framed(ran.packet[LINK:])[:LINK]
-    assert ran.packet[:LINK] == header, "the link header says another version of IP"
+    header = ETHERNET if reason in _ON_IPV4 else _framed(ran.packet[LINK:])
+    assert ran.packet[2 * len(MAC) : LINK] == header[2 * len(MAC) : LINK], "the link header says another version of IP"
     return "forward", reason, realm, ran.packet[LINK:]

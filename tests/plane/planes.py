@@ -134,8 +134,10 @@ class KernelWithReference:
         fast = self._kernel.open(border, now)
         try:
             fast.reconcile(effects)
-            slow = ReferencePlane(border, *(getattr(fast, name, None) for name in ("contacts", "paths", "ring")))
-            slow.apply(effects)
+            table = fast.table()
+            memories = (getattr(fast, name, None) for name in ("contacts", "paths", "ring"))
+            slow = ReferencePlane(border, *memories, table=table)
+            slow.apply(table.left(effects))
             before, self.punted, outcomes, left = fast.counters(), [], [], []
             for at, (time, (realm, packet)) in enumerate(zip(_times(now, waits, len(packets)), packets, strict=True)):
                 hand_on(slow, fast, time)

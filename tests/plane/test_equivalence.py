@@ -30,13 +30,16 @@ from isthmus.border.selector import Admit, Kind, Remote, Selector
 from isthmus.border.verdict import Reason
 from isthmus.errors import PlaneError
 from isthmus.plane import Programmable
+from isthmus.plane.kernel.direct import DIRECT
 from isthmus.plane.reference import ReferencePlane
 from plane.fixture import NOW, Outcome
 from plane.kernel_under_test import KernelUnderTest
 from plane.planes import ReferenceUnderTest, hand_on, outcome
 from plane.traffic import GATEWAYS, HOSTS, IDENTITIES, MTUS, PORTS, PRIVATE, PUBLIC, SHARED, SPIS, WHOLE, Packets
+from plane.xdp_under_test import XdpUnderTest
 
-kernel = KernelUnderTest()
+kernel, before_kernel = KernelUnderTest(), XdpUnderTest()
+"TC alone, and XDP before it."
 pytestmark = pytest.mark.root
 
 
@@ -55,6 +58,13 @@ def _ranges() -> st.SearchStrategy[Ranges]:
         lambda drawn: (drawn[0], min(drawn[0] + drawn[1], 65535))
     )
     return st.lists(pair, min_size=1, max_size=3).map(lambda pairs: Ranges.of(*pairs))
+
+
+def _slices() -> st.SearchStrategy[Ranges]:
+    """Whole aligned slices, as plain leases have."""
+    return st.tuples(st.sampled_from(PORTS), st.sampled_from([1, 1, 2, 5])).map(
+        lambda drawn: Ranges.of((drawn[0] & ~63, min((drawn[0] & ~63) + 64 * drawn[1] - 1, 65535)))
+    )
 
 
 def _remotes() -> st.SearchStrategy[Remote]:
@@ -113,12 +123,35 @@ def _binds(draw: st.DrawFn, owners: list[Address], local: list[Address]) -> Bind
     )
 
 
+@st.composite
+def _plain_binds(draw: st.DrawFn, owners: list[Address], local: list[Address]) -> Bind:
+    """What nearly every lease is (border/plain.py)."""
+    effect = draw(_binds(owners, local))
+    owner = Owner(PRIVATE, draw(st.sampled_from([each for each in owners if each.family is Family.IPV4])))
+    tunnel = replace(
+        effect.binding.tunnel,
+        local=draw(st.sampled_from([each for each in local if each.family is Family.IPV4])),
+        remote=owner.address,
+        mtu=draw(st.sampled_from([*MTUS[-2:], MTUS[-1]])),
+        checksum=False,
+    )
+    selector = Selector(
+        realm=PUBLIC,
+        local=Prefix.of(draw(st.sampled_from(SHARED))),
+        kind=Kind.PORT,
+        values=draw(_slices()),
+        remote=Remote(admit=draw(st.sampled_from(Admit))),
+    )
+    key = BindingKey(owner, effect.binding.key.bind_id)
+    return replace(effect, binding=Binding(key=key, selectors=(selector,), crossing=tunnel))
+
+
 def _lease(expires_at: float) -> Lease:
     return Lease(client_id=1, method=Method.RSAP_IP, granted_at=NOW - 60, expires_at=expires_at)
 
 
 @st.composite
-def _effects(draw: st.DrawFn, owners: list[Address], local: list[Address]) -> list[Programmable]:
+def _effects(draw: st.DrawFn, owners: list[Address], local: list[Address], *, plain: bool) -> list[Programmable]:
     effects: list[Programmable] = [
         Register(registration=Registration(owner=Owner(PRIVATE, each), client_id=1, expires_at=FOREVER))
         for each in owners
@@ -127,7 +160,8 @@ def _effects(draw: st.DrawFn, owners: list[Address], local: list[Address]) -> li
     effects += draw(
         st.lists(
             st.one_of(
-                *[_binds(owners, local)] * 5,
+                *[_binds(owners, local)] * (1 if plain else 5),
+                *[_plain_binds(owners, local)] * (5 if plain else 0),
                 st.builds(Unbind, key=keys, ending=st.just(Ending.FREED)),
                 st.builds(Extend, key=keys, expires_at=st.sampled_from([NOW + 900, NOW - 1])),
                 st.builds(
@@ -144,10 +178,15 @@ def _effects(draw: st.DrawFn, owners: list[Address], local: list[Address]) -> li
 
 
 @st.composite
-def _claims(draw: st.DrawFn) -> tuple[Selector, ...]:
+def _claims(draw: st.DrawFn, *, plain: bool) -> tuple[Selector, ...]:
     claims = [
-        Selector(realm=PUBLIC, local=Prefix.of(each), kind=Kind.PORT, values=draw(_ranges()))
-        for each in draw(st.lists(st.sampled_from(SHARED), unique=True))
+        Selector(
+            realm=PUBLIC,
+            local=Prefix.of(each),
+            kind=Kind.PORT,
+            values=Ranges.of((64, 65535)) if plain else draw(_ranges()),
+        )
+        for each in (SHARED if plain else draw(st.lists(st.sampled_from(SHARED), unique=True)))
     ]
     if claims and draw(st.booleans()):
         spis = draw(
@@ -169,6 +208,7 @@ def scenes(draw: st.DrawFn) -> tuple[Border, list[Programmable]]:
     at_gateway = end is End.GATEWAY
     ours, theirs = (GATEWAYS, HOSTS) if at_gateway else ([HOSTS[0], HOSTS[3]], GATEWAYS)
     near = draw(st.sampled_from([Family.IPV4, Family.IPV4, Family.IPV6]))
+    plain = at_gateway and draw(st.booleans())
     mtu = draw(st.sampled_from([65535, 65535, 1500, 600, 90]))
     border = Border(
         realms=(
@@ -176,11 +216,11 @@ def scenes(draw: st.DrawFn) -> tuple[Border, list[Programmable]]:
             Realm(number=PUBLIC, name="public", end=end, mtu=mtu),
         ),
         tunnel_ends=tuple(TunnelEnd(realm=PRIVATE, address=each, leads_to=PUBLIC) for each in ours),
-        claims=draw(_claims()) if at_gateway else (),
+        claims=draw(_claims(plain=plain)) if at_gateway else (),
         slice_size=draw(st.sampled_from([64, 64, 64, 32])),
     )
     reference, possible = ReferencePlane(border), []
-    for effect in draw(_effects(theirs, ours)):
+    for effect in draw(_effects(theirs, ours, plain=plain)):
         try:
             reference.apply((effect,))
         except PlaneError:
@@ -202,14 +242,16 @@ EXAMPLES = int(os.environ.get("ISTHMUS_EXAMPLES", "300"))
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
-@given(scene=scenes(), seed=st.integers(0, 1 << 32), at_once=st.booleans())
-def test_the_two_planes_agree(scene: tuple[Border, list[Programmable]], seed: int, *, at_once: bool) -> None:
+@given(scene=scenes(), seed=st.integers(0, 1 << 32), at_once=st.booleans(), xdp=st.booleans())
+def test_the_two_planes_agree(scene: tuple[Border, list[Programmable]], seed: int, *, at_once: bool, xdp: bool) -> None:
     border, effects = scene
     packets = Packets(seed, border, effects)
     arriving = [packets.make() for _ in range(PACKETS)]
     reference = ReferenceUnderTest()
     expected = reference.run(border, effects, arriving, NOW)
-    found, punted, violations = _by_both(border, effects, arriving, at_once=at_once)
+    under = before_kernel if xdp else kernel
+    found, punted, violations = _by_both(under, border, effects, arriving, at_once=at_once)
+    seen["AT_XDP"] += sum(not each for each in before_kernel.passed) if xdp else 0
     for at, ((realm, packet), right, one) in enumerate(zip(arriving, expected, found, strict=True)):
         seen[right[1].name] += 1
         what = f"realm {realm}, {packet.hex()}: reference {_show(right)}, kernel {_show(one)}"
@@ -221,22 +263,29 @@ def test_the_two_planes_agree(scene: tuple[Border, list[Programmable]], seed: in
 
 
 def _by_both(
-    border: Border, effects: list[Programmable], packets: list[tuple[int, bytes]], *, at_once: bool
+    under: KernelUnderTest,
+    border: Border,
+    effects: list[Programmable],
+    packets: list[tuple[int, bytes]],
+    *,
+    at_once: bool,
 ) -> tuple[list[Outcome], set[int], Counter[str]]:
     """What the kernel plane and the reference plane behind it make of packets; which were punted, and the violations."""
 
     def work() -> tuple[list[Outcome], set[int], Counter[str]]:
-        fast = kernel.open(border, NOW)
+        fast = under.open(border, NOW)
         try:
             fast.reconcile(effects if at_once else ())
             fast.apply(() if at_once else effects)
-            slow = ReferencePlane(border, fast.contacts, fast.paths)
-            slow.apply(effects)
+            table = fast.table()
+            slow = ReferencePlane(border, fast.contacts, fast.paths, table=table)
+            slow.apply(table.left(effects))
+            seen["direct words"] += sum(word & DIRECT > 0 for word in fast._words.tolist())
             outcomes, punted = [], set()
             before = fast.counters()
             for at, (realm, packet) in enumerate(packets):
                 hand_on(slow, fast, NOW)
-                found = kernel.one(fast, border, realm, packet)
+                found = under.one(fast, border, realm, packet)
                 counted[found[1]] += 1
                 if found[0] == "punt":
                     punted.add(at)
@@ -249,7 +298,7 @@ def _by_both(
             fast.close()
 
     counted: Counter[Reason] = Counter()
-    return kernel.bench().do(work)
+    return under.bench().do(work)
 
 
 SLOW = {Reason.TTL_EXCEEDED, Reason.TOO_BIG, Reason.REPLIED}
@@ -323,6 +372,8 @@ UNREACHED = {
 def test_the_packets_reach_nearly_every_reason() -> None:
     if not seen:
         pytest.skip("the property has not run")
+    assert seen["AT_XDP"] > seen.total() // 20, "XDP leaves nearly everything to TC"
     of_rsip = {each.name for each in Reason if each < Reason.FORWARDED_SIP}
+    assert seen.pop("direct words") > EXAMPLES // 20
     missing = of_rsip - set(seen) - {each.name for each in UNREACHED} - {"REPLIED"}
     assert not missing, f"never reached: {sorted(missing)}; {seen}"

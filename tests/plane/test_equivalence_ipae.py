@@ -30,8 +30,10 @@ from plane.kernel_under_test import KernelUnderTest
 from plane.planes import ReferenceUnderTest, arrive, hand_on, outcome
 from plane.sip_nodes import FAR, O_SITE, SIP, SITE, System, ip, sip, upper
 from plane.traffic_sip import Packets
+from plane.xdp_under_test import XdpUnderTest
 
-kernel = KernelUnderTest()
+kernel, before_kernel = KernelUnderTest(), XdpUnderTest()
+"TC alone, and XDP before it."
 pytestmark = pytest.mark.root
 
 PACKETS = 50
@@ -135,13 +137,15 @@ def scenes(draw: st.DrawFn) -> Scene:
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
-@given(scene=scenes(), seed=st.integers(0, 1 << 32), at_once=st.booleans())
-def test_the_two_planes_agree_about_sip(scene: Scene, seed: int, *, at_once: bool) -> None:
+@given(scene=scenes(), seed=st.integers(0, 1 << 32), at_once=st.booleans(), xdp=st.booleans())
+def test_the_two_planes_agree_about_sip(scene: Scene, seed: int, *, at_once: bool, xdp: bool) -> None:
     border, effects = scene.border, scene.effects
     packets = Packets(seed, border, sockets=scene.sockets)
     arriving = [packets.make() for _ in range(PACKETS)]
     expected = ReferenceUnderTest().run(border, effects, arriving, NOW)
-    found, punted = _by_both(border, effects, arriving, at_once=at_once)
+    under = before_kernel if xdp else kernel
+    found, punted = _by_both(under, border, effects, arriving, at_once=at_once)
+    seen["AT_XDP"] += sum(not each for each in before_kernel.passed) if xdp else 0
     for at, ((realm, packet), right, one) in enumerate(zip(arriving, expected, found, strict=True)):
         seen[right[1].name] += 1
         what = f"realm {realm}, {packet.hex()}: reference {_show(right)}, kernel {_show(one)}"
@@ -154,12 +158,17 @@ def test_the_two_planes_agree_about_sip(scene: Scene, seed: int, *, at_once: boo
 
 
 def _by_both(
-    border: Border, effects: list[Programmable], packets: list[tuple[int, bytes]], *, at_once: bool
+    under: KernelUnderTest,
+    border: Border,
+    effects: list[Programmable],
+    packets: list[tuple[int, bytes]],
+    *,
+    at_once: bool,
 ) -> tuple[list[Outcome], set[int]]:
     """What the kernel plane and the reference plane behind it make of packets, and which were punted."""
 
     def work() -> tuple[list[Outcome], set[int]]:
-        fast = kernel.open(border, NOW)
+        fast = under.open(border, NOW)
         try:
             fast.reconcile(effects if at_once else ())
             fast.apply(() if at_once else effects)
@@ -169,7 +178,7 @@ def _by_both(
             before, counted = fast.counters(), Counter[Reason]()
             for at, (realm, packet) in enumerate(packets):
                 hand_on(slow, fast, NOW)
-                found = kernel.one(fast, border, realm, packet)
+                found = under.one(fast, border, realm, packet)
                 counted[found[1]] += 1
                 if found[0] == "punt":
                     punted.add(at)
@@ -181,7 +190,7 @@ def _by_both(
         finally:
             fast.close()
 
-    return kernel.bench().do(work)
+    return under.bench().do(work)
 
 
 def _compared(verdict: Outcome) -> Outcome:
@@ -283,3 +292,4 @@ def test_the_packets_reach_what_sip_has_reasons_for() -> None:
         pytest.skip("the property has not run")
     missing = {each.name for each in OFTEN} - set(seen)
     assert not missing, f"never reached: {sorted(missing)}; {seen}"
+    assert seen["AT_XDP"], "XDP leaves everything to TC"

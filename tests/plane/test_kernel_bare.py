@@ -24,7 +24,8 @@ from isthmus.plane.kernel import KernelPlane
 from isthmus.wire.ipv4 import Ipv4Header
 from isthmus.wire.transport import emit_udp
 from plane import test_kernel_real as real
-from plane.test_kernel_real import GATEWAY, HOST, PLAIN, PRIVATE, PUBLIC, SHARED, Lab, border, echoing, effects, offset
+from plane.one_end import GATEWAY, HOST, PLAIN, PRIVATE, PUBLIC, SHARED, border, effects, offset
+from plane.test_kernel_real import Lab, echoing
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
 

@@ -24,7 +24,8 @@ from isthmus.plane.kernel.btf import Types
 from isthmus.plane.kernel.image import Change, Image
 from isthmus.plane.kernel.index import blocks
 from isthmus.plane.kernel.maps import NOWHERE, Codec
-from isthmus.plane.kernel.number import Numbers, Owners, Slots
+from isthmus.plane.kernel.number import TEMPLATES, Numbers, Slots
+from isthmus.plane.kernel.owners import Owners
 from plane.test_equivalence import PUBLIC, scenes
 
 OBJECT = Path(__file__).parents[2] / "src/isthmus/plane/kernel/objects/border_tc.bpf.o"
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.skipif(not OBJECT.exists(), reason="needs the objects: 
 
 OWNER = Owner(1, Address.parse("10.0.0.4"))
 SHARED = Prefix.parse("192.0.2.55/32")
-CLAIMED, CONTACTED, SPLIT = 1, 2, 4
+CLAIMED, CONTACTED, SPLIT, DIRECT = 1, 2, 4, 8
 IPV6, COOKIES, HOLDER = 2, 4, 255
 PORT, SLICE, ASK = 16, 32, 64
 NOW = 1_800_000_000.0
@@ -45,19 +46,22 @@ def codec() -> Codec:
 def image(border: Border, known: Image | None = None, *, addresses: int = 8, endpoints: int = 32) -> Image:
     """An image that gives the numbers that another has given."""
     pack = codec()
-    slots = numbers = owners = None
+    slots = numbers = templates = owners = None
     if known is not None:
         shown = {place: pack.first_slice(value) for place, value in known.tables["addresses"].items()}
         slots = {place: first for place, first in shown.items() if first is not None}
-        endpoints_known = known.tables["endpoints"].items()
-        numbers = {pack.plain(value): int.from_bytes(key, "little") for key, value in endpoints_known}
-        owners = {place: pack.tag(value) for place, value in known.tables["owners"].items()}
+        shown_ends = [(int.from_bytes(key, "little"), value) for key, value in known.tables["endpoints"].items()]
+        numbers = {pack.plain(value): number for number, value in shown_ends if number > TEMPLATES}
+        templates = {value: number for number, value in shown_ends if number <= TEMPLATES}
+        tags = {place: pack.tag(value) for place, value in known.wanted("owners").items()}
+        owners = {place: tag for place, tag in tags.items() if tag < 1 << 32}
     shift = border.slice_size.bit_length() - 1
     return Image(
         border,
         pack,
         slots=Slots(shift, addresses, slots),
-        numbers=Numbers(endpoints, numbers),
+        numbers=Numbers(TEMPLATES + endpoints, numbers),
+        templates=Numbers(TEMPLATES + 1, templates, first=1),
         owners=Owners(owners),
         device=lambda name: {"dev0": 5}.get(name, NOWHERE),
         mapping=lambda realm, _mapping: realm,
@@ -97,9 +101,13 @@ def claim(first: int, last: int) -> Selector:
 
 
 def word(of: Image, number: int) -> tuple[int, int, int]:
-    """Deadline, endpoint, flags."""
+    """Deadline, endpoint (how many after the templates), flags."""
     found = of.words[number]
-    return found >> 32, found >> 8 & 0xFFFFFF, found & 0xFF
+    return found >> 32, after_templates(found >> 8 & 0xFFFFFF), found & 0xFF
+
+
+def after_templates(number: int) -> int:
+    return number - TEMPLATES if number else 0
 
 
 def standing(effects: list[Programmable]) -> list[Programmable]:
@@ -135,7 +143,7 @@ def test_step_by_step_and_all_at_once_end_in_the_same_maps(scene: tuple[Border, 
     for effect in standing(effects):
         again.apply(effect)
     again.settle()
-    fresh, worn = dict(again.tables), dict(stepwise.tables)
+    fresh, worn = ({table: dict(each.wanted(table)) for table in each.tables} for each in (again, stepwise))
     for key, value in fresh.pop("meant").items():
         # Bits are not cleared step by step: one too many costs time only.
         kept = worn["meant"][key]
@@ -155,10 +163,8 @@ def test_unbinding_everything_leaves_the_claims(scene: tuple[Border, list[Progra
     for binding in list(used.bindings()):
         used.apply(Unbind(key=binding.key, ending=Ending.FREED))
     fresh = image(border)
-    for table in ("addresses", "by_demux", "by_spi", "by_prefix", "endpoints", "holdings"):
-        assert {key: value for key, value in used.tables[table].items() if table != "addresses"} == {
-            key: value for key, value in fresh.tables[table].items() if table != "addresses"
-        }
+    for table in ("by_demux", "by_spi", "by_prefix", "endpoints", "holdings", "wide_holdings"):
+        assert used.wanted(table) == fresh.wanted(table)
     assert used.tables["addresses"].keys() == fresh.tables["addresses"].keys()
     assert sum(used.words) == sum(fresh.words)
 
@@ -176,7 +182,10 @@ def test_no_packet_ever_finds_an_endpoint_that_is_not_written(scene: tuple[Borde
             del held[key]
         else:
             held[key] = value
-        assert _endpoints(tables) <= {0} | {int.from_bytes(each, "little") for each in tables.get("endpoints", {})}
+        # What could be found before is written still, unless an endpoint has gone.
+        gone = table == "endpoints" and value is None
+        looked = tables if gone else {table: {} if value is None else {key: value}}
+        assert _endpoints(looked) <= {0} | {int.from_bytes(each, "little") for each in tables.get("endpoints", {})}
 
 
 def _steps(made: Image, effects: list[Programmable]) -> list[Change]:
@@ -193,7 +202,8 @@ def _endpoints(tables: dict[str, dict[bytes, bytes]]) -> set[int]:
         for name in ("by_demux", "by_spi", "by_prefix")
         for value in tables.get(name, {}).values()
     }
-    return found | {struct.unpack("=Q", value)[0] >> 8 & 0xFFFFFF for value in tables.get("slices", {}).values()}
+    words = [struct.unpack("=Q", value)[0] for value in tables.get("slices", {}).values()]
+    return found | {1 + (each >> 4 & 15) if each & DIRECT else each >> 8 & 0xFFFFFF for each in words}
 
 
 def test_a_whole_slice_is_one_word_and_no_entry() -> None:
@@ -245,8 +255,8 @@ def test_rebinding_never_takes_away_what_stays() -> None:
     made.changes()
     made.apply(bind(Ranges.of((64, 127)), near="10.0.0.2"))
     words = [struct.unpack("=Q", value or b"")[0] for table, _key, value in made.changes() if table == "slices"]
-    assert [each >> 8 & 0xFFFFFF for each in words] == [2, 0], (
-        "the slice that stays goes from one endpoint to the other"
+    assert [after_templates(each >> 8 & 0xFFFFFF) for each in words] == [0, 2], (
+        "one write for each: the slice that stays goes from one endpoint to the other"
     )
 
 
@@ -270,18 +280,20 @@ def test_endpoints_run_out_with_a_word_and_nothing_changed() -> None:
 
 
 def test_a_number_is_used_again_last() -> None:
-    numbers = Numbers(4)
+    numbers = Numbers(4, first=1)
     assert numbers.take(b"a") == 1
     assert numbers.give(b"a") == 1
     assert [numbers.take(each) for each in (b"b", b"c", b"d")] == [2, 3, 1]
 
 
-def test_owners_whose_tags_collide_have_different_ones() -> None:
-    owners = Owners({b"first": 7, b"second": 8})
-    assert (owners.hold(b"first"), owners.hold(b"second")) == (7, 8)
-    chosen = Owners().hold(b"x")
-    others = Owners({b"other": chosen})
-    assert others.hold(b"x") == chosen + 1
+def test_the_tag_of_an_ipv4_owner_is_its_place_and_others_are_numbered() -> None:
+    first, second = (Owner(1, Address.parse(text)) for text in ("fd00::1", "fd00::2"))
+    owners = Owners({b"first": 1, b"second": 7})
+    assert owners.hold(OWNER, b"four") == 1 << 32 | OWNER.address.number
+    assert (owners.hold(second, b"second"), owners.hold(Owner(2, second.address), b"other")) == (7, 2)
+    assert (owners.owner(7), owners.owner(owners.tag(OWNER))) == (second, OWNER)
+    owners.settle()
+    assert owners.hold(first, b"first") == 3, "not that of who may come back"
 
 
 def test_what_another_holds_is_refused_and_nothing_changed() -> None:
@@ -375,14 +387,14 @@ def holders(made: Image) -> dict[int, tuple[int, bool]]:
     for key, value in made.tables["by_demux"].items():
         asked, standing = read("demux_key", key), read("binding", value)
         if asked["kind"] == HOLDER:
-            found[int(asked["value"])] = int(standing["endpoint"]), bool(int(standing["flags"]) & ASK)
+            found[int(asked["value"])] = after_templates(int(standing["endpoint"])), bool(int(standing["flags"]) & ASK)
     return found
 
 
 def test_who_holds_an_spi_sends_by_the_youngest_of_its_bindings_without_a_limit() -> None:
     made = image(simple())
     limit = Remote(network=Prefix.parse("198.51.100.0/24"))
-    tag = made._owners.hold(codec().place(OWNER.realm, OWNER.address))
+    tag = made.owners.hold(OWNER, codec().place(OWNER.realm, OWNER.address))
     assert holders(made) == {}
     made.apply(bind(Ranges.of(300), kind=Kind.SPI, remote=limit))
     assert holders(made) == {tag: (1, False)}

@@ -25,7 +25,7 @@ from isthmus.wire.ipv4 import Ipv4Header
 from isthmus.wire.sip.header import SipView
 from isthmus.wire.transport import Protocol
 from plane.fixture import NOW, Outcome
-from plane.kernel_under_test import KernelUnderTest
+from plane.kernel_under_test import PINS, SIZES, KernelUnderTest
 
 SITE, NET, SIP = 1, 2, 3
 OWN, OTHER = Prefix.parse_sip("1.213.77.5/32"), Prefix.parse_sip("c1.2.2.8/32")
@@ -332,3 +332,27 @@ def test_who_speaks_no_sip_has_nothing_of_it() -> None:
             plane.close()
 
     assert kernel.bench().do(inside) == (True, 0)
+
+
+def test_its_program_is_loaded_when_there_is_sip_and_goes_with_it() -> None:
+    pin = PINS.with_name(f"{PINS.name}-programs")
+
+    def inside() -> list[tuple[bool, set[str], bool]]:
+        found = []
+        for speaks in (False, True, True, False, True):
+            plane = KernelPlane(border(ipae=speaks), pin=pin, boot_offset=0.0, links=kernel.bench().links, sizes=SIZES)
+            program = plane.program is plane._loaded.programs["ipae" if speaks else "border"]
+            found.append((program, set(plane._loaded.programs), plane.adopted))
+            plane.close()
+        plane = KernelPlane(border(ipae=True), pin=pin, boot_offset=0.0, links=kernel.bench().links, sizes=SIZES)
+        plane.destroy()
+        return found
+
+    both = {"border", "ipae"}
+    assert kernel.bench().do(inside) == [
+        (True, {"border"}, False),
+        (True, both, True),
+        (True, both, True),
+        (True, {"border"}, True),
+        (True, both, True),
+    ]

@@ -17,7 +17,8 @@ from isthmus.border.crossing import TunnelKind
 from isthmus.border.realm import End
 from isthmus.border.verdict import Reason
 from plane import test_kernel_real as real
-from plane.test_kernel_real import GATEWAY, GATEWAY6, HOST, HOST6, SHARED, WHOLE, Lab, Way, ask, echoing
+from plane.one_end import GATEWAY, GATEWAY6, HOST, HOST6, SHARED, WHOLE, Way
+from plane.test_kernel_real import Lab, ask, echoing
 
 lab, joined = real.lab, real.joined
 pytestmark = real.pytestmark

@@ -21,7 +21,7 @@ from isthmus.border.realm import Border
 from isthmus.border.verdict import Reason
 from isthmus.errors import PlaneError, Unsupported
 from isthmus.plane import Programmable
-from isthmus.plane.kernel import KernelPlane, Sizes, ensure_bpffs, loader, pinned
+from isthmus.plane.kernel import KernelPlane, Sizes, ensure_bpffs, libbpf, loader, pinned
 from isthmus.plane.reference.contact import EPOCH_SECONDS
 from plane.fixture import NOW, Outcome, build, scene, stage
 from plane.kernel_under_test import PINS, KernelUnderTest, whole_second
@@ -106,27 +106,23 @@ def test_a_full_map_is_told_and_what_stands_goes_on(figure: tuple[Border, tuple[
     with_plane(border, work, sizes=Sizes(slices=1 << 14, endpoints=2))
 
 
-def test_a_contact_is_forgotten_after_120_epochs(figure: tuple[Border, tuple[Programmable, ...]]) -> None:
-    border, effects = figure
-    contacted = stage(
-        scene("gateway"),
-        [
-            {
-                "owner": "private 10.0.0.4",
-                "id": 77,
-                "local": "149.112.240.55",
-                "ports": "50001",
-                "remote": {"admit": "contacted"},
-                "tunnel": "10.0.0.1 -> 10.0.0.4",
-            }
-        ],
-    )[1]
-    assert len(contacted) == len(effects) + 1
+CONTACTED = {
+    "owner": "private 10.0.0.4",
+    "id": 77,
+    "local": "149.112.240.55",
+    "ports": "50001",
+    "remote": {"admit": "contacted"},
+    "tunnel": "10.0.0.1 -> 10.0.0.4",
+}
+
+
+def test_a_contact_is_forgotten_after_120_epochs() -> None:
+    border, effects = stage(scene("gateway"), [CONTACTED])
     inward = {**INWARD, "tcp": "80 -> 50001"}
     outward = {**OUTWARD, "tcp": "50001 -> 80"}
 
     def work(plane: KernelPlane) -> None:
-        plane.apply(contacted)
+        plane.apply(effects)
         assert one(plane, border, "public", inward)[1] is Reason.NOT_CONTACTED
         assert one(plane, border, "private", outward)[1] is Reason.FORWARDED_OUTWARD
         with plane._maps["contacted"].mapped() as memory, memoryview(memory).cast("I") as words:
@@ -142,14 +138,13 @@ def test_a_contact_is_forgotten_after_120_epochs(figure: tuple[Border, tuple[Pro
     with_plane(border, work)
 
 
-def test_old_contacts_are_swept_before_their_epoch_comes_round(
-    figure: tuple[Border, tuple[Programmable, ...]],
-) -> None:
-    border, effects = figure
+def test_old_contacts_are_swept_before_their_epoch_comes_round() -> None:
+    border, effects = stage(scene("gateway"), [CONTACTED])
+    outward = {**OUTWARD, "tcp": "50001 -> 80"}
 
     def work(plane: KernelPlane) -> None:
         plane.apply(effects)
-        assert one(plane, border, "private", OUTWARD)[1] is Reason.FORWARDED_OUTWARD
+        assert one(plane, border, "private", outward)[1] is Reason.FORWARDED_OUTWARD
         with plane._maps["contacted"].mapped() as memory, memoryview(memory).cast("I") as words:
             (at,) = (number for number, word in enumerate(words) if word)
             noted = words[at]
@@ -332,14 +327,14 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_words: object, **_more: object) -> None:
         raise OSError("libbpf.so.1: cannot open shared object file")
 
-    loader._libbpf.cache_clear()
+    libbpf.libbpf.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", missing)
     try:
         with pytest.raises(Unsupported, match="libbpf1"):
-            loader._libbpf()
+            libbpf.libbpf()
     finally:
         monkeypatch.undo()
-        loader._libbpf.cache_clear()
+        libbpf.libbpf.cache_clear()
 
 
 def test_a_place_for_pins_that_cannot_be_made_is_named(tmp_path: Path) -> None:

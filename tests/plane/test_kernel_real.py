@@ -8,7 +8,7 @@
     app b ──device──┘   10.0.0.4   10.0.0.1          192.0.2.1/.55   192.0.2.80
     192.0.2.56           fd00::4   fd00::1
 
-Run as a script, this file is the daemon of one end: it makes or takes over the plane, and goes.
+The daemons are ``one_end``: each makes or takes over its plane, and goes.
 """
 
 from __future__ import annotations
@@ -27,27 +27,15 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.address import Address, Family, Prefix
-from isthmus.border.binding import Binding, BindingKey, Lease, Method, Owner, Registration
-from isthmus.border.crossing import Tunnel, TunnelKind
-from isthmus.border.effect import Bind, Register
-from isthmus.border.ranges import Ranges
-from isthmus.border.realm import Border, End, Realm, TunnelEnd
-from isthmus.border.selector import Kind, Selector
+from isthmus.address import Family
+from isthmus.border.crossing import TunnelKind
+from isthmus.border.realm import End
 from isthmus.border.verdict import Reason
-from isthmus.plane import Programmable
-from isthmus.plane.kernel import KernelPlane
+from plane import one_end
+from plane.one_end import GATEWAY, GATEWAY6, HOST, HOST6, MTU, PLAIN, PORTS, SHARED, WHOLE, Way
 
 SRC = Path(__file__).parents[2] / "src"
 OBJECT = SRC / "isthmus/plane/kernel/objects/border_tc.bpf.o"
-PRIVATE, PUBLIC = 1, 2
-GATEWAY, HOST = Address.parse("10.0.0.1"), Address.parse("10.0.0.4")
-GATEWAY6, HOST6 = Address.parse("fd00::1"), Address.parse("fd00::4")
-MTU = 1456
-"Fits into every kind of tunnel."
-SHARED = Address.parse("192.0.2.55")
-WHOLE = Address.parse("192.0.2.56")
-PORTS = Ranges.of((10000, 10063))
 MEGABYTES = 8
 NODES = "abhgs"
 
@@ -57,95 +45,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("nsenter") is None, reason="needs nsenter (util-linux)"),
     pytest.mark.skipif(not OBJECT.exists(), reason="needs the objects: make -C bpf"),
 ]
-
-
-# --- the daemon of one end ------------------------------------------------------------------
-
-
-def offset() -> float:
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-@dataclass(frozen=True)
-class Way:
-    """A tunnel type, over a family."""
-
-    kind: TunnelKind
-    family: Family
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind.name}-{self.family.name}"
-
-    @classmethod
-    def named(cls, name: str) -> Way:
-        kind, family = name.split("-")
-        return cls(TunnelKind[kind], Family[family])
-
-    def ends(self, end: End) -> tuple[Address, Address]:
-        """Ours and theirs."""
-        both = (GATEWAY, HOST) if self.family is Family.IPV4 else (GATEWAY6, HOST6)
-        return both if end is End.GATEWAY else both[::-1]
-
-
-PLAIN = Way(TunnelKind.IPIP, Family.IPV4)
-
-
-def border(end: End, way: Way) -> Border:
-    ours, _ = way.ends(end)
-    claims = (Selector(realm=PUBLIC, local=Prefix.of(SHARED), kind=Kind.PORT, values=Ranges.of((10000, 20000))),)
-    return Border(
-        realms=(Realm(number=PRIVATE, name="private", family=way.family), Realm(number=PUBLIC, name="public", end=end)),
-        tunnel_ends=(TunnelEnd(realm=PRIVATE, address=ours, leads_to=PUBLIC),),
-        claims=(*claims, Selector(realm=PUBLIC, local=Prefix.of(WHOLE))) if end is End.GATEWAY else (),
-    )
-
-
-def effects(end: End, way: Way, expires_at: float, *, devices: bool = True) -> list[Programmable]:
-    """App a has ports of a shared address, app b an address whole."""
-    ours, theirs = way.ends(end)
-    owner = Owner(PRIVATE, theirs)
-    lease = Lease(client_id=1, method=Method.RSAP_IP, granted_at=time.time(), expires_at=expires_at)
-    given: list[Programmable] = [Register(registration=Registration(owner=owner, client_id=1, expires_at=expires_at))]
-    selectors = (
-        Selector(realm=PUBLIC, local=Prefix.of(SHARED), kind=Kind.PORT, values=PORTS),
-        Selector(realm=PUBLIC, local=Prefix.of(WHOLE)),
-    )
-    for number, (selector, device) in enumerate(zip(selectors, ("ap0p", "bp0p"), strict=True), 1):
-        binding = Binding(
-            key=BindingKey(owner, number),
-            selectors=(selector,),
-            crossing=Tunnel(realm=PRIVATE, local=ours, remote=theirs, kind=way.kind, mtu=MTU),
-            device=device if end is End.HOST and devices else None,
-        )
-        given.append(Bind(binding=binding, lease=lease))
-    return given
-
-
-def serve(end: End, pin: Path, way: Way, *, seconds: float, what: str) -> dict[str, object]:
-    plane = KernelPlane(border(end, way), pin=pin, boot_offset=offset())
-    given = effects(end, way, time.time() + seconds, devices=what != "local")
-    if what == "destroy":
-        plane.destroy()
-        return {}
-    if what != "look":
-        plane.reconcile(given[:1] if what == "without" else given)
-        plane.attach(PRIVATE, "hn0" if end is End.HOST else "gn0")
-        if end is End.GATEWAY:
-            plane.attach(PUBLIC, "gp0", punt="pt0")
-    told = {
-        "adopted": plane.adopted,
-        "replaced": plane.replaced,
-        "counters": {reason.name: count for reason, count in plane.counters().items() if count},
-        "events": [each.reason.name for each in plane.events()],
-    }
-    plane.close()
-    return told
-
-
-def main() -> None:
-    end, pin, way, seconds, what = sys.argv[1:]
-    print(json.dumps(serve(End[end], Path(pin), Way.named(way), seconds=float(seconds), what=what)))
 
 
 # --- the wires ------------------------------------------------------------------------------
@@ -177,7 +76,7 @@ class Lab:
     def daemon(self, end: End, *, seconds: float = 600, what: str = "serve") -> dict[str, object]:
         """Run the daemon of one end; when this returns, its process has ended."""
         node = "g" if end is End.GATEWAY else "h"
-        words = (sys.executable, __file__, end.name, str(self.pins / node), self.way.name, str(seconds), what)
+        words = (sys.executable, one_end.__file__, end.name, str(self.pins / node), self.way.name, str(seconds), what)
         return json.loads(self.run(node, *words))
 
     def count(self, end: End, reason: Reason) -> int:
@@ -491,7 +390,3 @@ def test_destroyed_planes_leave_nothing(joined: Lab) -> None:
         joined.daemon(end, what="destroy")
         assert "isthmus" not in joined.run(node, "tc", "filter", "show", "dev", interface, "ingress")
         assert not (joined.pins / node).exists(), "neither pins nor the mount are left"
-
-
-if __name__ == "__main__":
-    main()

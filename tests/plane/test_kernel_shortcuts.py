@@ -24,7 +24,7 @@ from isthmus.errors import Unsupported
 from isthmus.plane import Programmable
 from isthmus.plane.kernel import KernelPlane, own, pinned
 from isthmus.plane.kernel.image import Image
-from isthmus.plane.kernel.maps import MEANT_BITS
+from isthmus.plane.kernel.maps import MEANT_BITS, REALMS
 from plane.fixture import NOW, Fixture, load, scene, stage
 from plane.kernel_under_test import ETHERNET, OBJECT, KernelUnderTest, context
 from plane.octets import build
@@ -97,7 +97,7 @@ def test_every_address_of_a_prefix_may_be_meant(prefix: str) -> None:
     parsed = Prefix.parse(prefix)
     first, size = parsed.address.number, 1 << (32 - parsed.length)
     for number in {first, first + size - 1, *range(first, first + size, max(size // 999, 1))}:
-        assert may_be_meant(made.tables["meant"], replace(parsed.address, number=number))
+        assert may_be_meant(made.tables["meant"], Address(parsed.address.family, number))
 
 
 def test_few_others_may_be() -> None:
@@ -145,7 +145,7 @@ def test_an_endpoint_elsewhere_says_nothing_of_its_owner() -> None:
 def test_a_sender_is_unregistered_from_the_next_packet_on() -> None:
     border, effects = stage(scene("gateway"))
     sender = next(each.binding.key.owner for each in effects if isinstance(each, Bind))
-    sender = replace(sender, address=Address.parse("10.0.0.4"))
+    sender = sender._replace(address=Address.parse("10.0.0.4"))
 
     def work(plane: KernelPlane) -> None:
         plane.reconcile(effects)
@@ -199,6 +199,25 @@ def test_every_tunnel_end_is_one_and_a_restart_without_it_forgets_it() -> None:
     with_pinned(replace(border, tunnel_ends=(other,)), ways((passed, forwarded)))
     with_pinned(replace(border, tunnel_ends=()), ways((passed, passed)))
     with_pinned(border, ways((forwarded, passed)))
+
+
+@pytest.mark.root
+def test_a_realm_in_the_place_of_another_has_not_its_addresses() -> None:
+    """Until it is reconciled the words are the other's, and so is the run that leads to them."""
+    border, effects = stage(scene("gateway"))
+    public = next(each for each in border.realms if each.name == "public")
+    instead = replace(public, number=public.number + REALMS)
+    with_pinned(border, lambda plane: plane.reconcile(effects))
+
+    def work(plane: KernelPlane) -> None:
+        assert plane.adopted
+        held = plane._maps["realms"].get(plane._codec.realm_key(instead.number))
+        assert held is not None
+        assert plane._codec.number_of_realm(held) == instead.number
+        assert plane._codec.run_of(held) is None
+
+    realms = tuple(instead if each is public else each for each in border.realms)
+    with_pinned(replace(border, realms=realms, tunnel_ends=(), claims=()), work)
 
 
 def test_realms_that_cannot_be_told_apart_are_refused() -> None:

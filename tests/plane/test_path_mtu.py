@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.address import Address
@@ -122,6 +122,7 @@ def _owner(effect: Bind) -> Address:
         st.tuples(st.integers(0, 2000), st.integers(41, 1480), st.sampled_from([28, 40, 548])), min_size=1, max_size=12
     )
 )
+@settings(deadline=None)
 def test_it_only_becomes_smaller_and_never_too_small(errors: list[tuple[int, int, int]]) -> None:
     plane, known = gateway(), [1500]
     for mtu, size, octets in errors:

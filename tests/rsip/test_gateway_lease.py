@@ -7,11 +7,23 @@ import pytest
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import BindingKey, Owner
-from isthmus.border.effect import Deregister, Ending, Send, Unbind
+from isthmus.border.effect import Deregister, Ending, Peer, Send, Unbind
 from isthmus.border.ranges import Ranges
+from isthmus.rsip.gateway import ENDED_AT_ONCE
 from isthmus.rsip.policy import ClientRule
-from isthmus.wire.rsip.message import DeregisterResponse, ErrorResponse, FreeResponse, emit, parse
-from rsip.conversation import NEAR, REMOTE, SHARED, START, WHOLE, Raw, make_gateway, make_policy, make_pool
+from isthmus.wire.rsip.message import DeregisterResponse, ErrorResponse, FreeResponse, RegisterResponse, emit, parse
+from rsip.conversation import (
+    NEAR,
+    REMOTE,
+    SHARED,
+    START,
+    WHOLE,
+    Conversation,
+    Raw,
+    make_gateway,
+    make_policy,
+    make_pool,
+)
 from rsip.requests import assign_address, assign_ports, client_of, code_of, extend, free, listen, register
 
 ALICE = Owner(NEAR, Address.parse("10.0.0.4"))
@@ -286,3 +298,22 @@ def test_a_parent_that_shortens_its_lease_shortens_ours_at_the_next_extension():
     until = START + 200
     assert talk.ask(extend(client_id, 1, 3)).lease_time.value == 200
     assert talk.gateway.get_timer() == START + 200
+
+
+def test_very_many_leases_that_run_out_at_once_end_in_goes_and_the_host_that_is_heard_first():
+    talk = Conversation()
+    peers = [Peer(NEAR, Address.parse(f"10.1.{number >> 8}.{number & 255}"), 5000) for number in range(600)]
+    for peer in peers:
+        talk.gateway.receive_datagram(emit(register(1)), peer, now=START)
+    talk.ledger.carry_out(talk.gateway.next_effects(), START)
+    late = START + 100_000
+    talk.gateway.receive_datagram(emit(register(2)), peers[-1], now=late)
+    effects = talk.gateway.next_effects()
+    talk.ledger.carry_out(effects, late)
+    assert len([each for each in effects if isinstance(each, Deregister)]) == ENDED_AT_ONCE + 1
+    answers = [parse(each.data) for each in effects if isinstance(each, Send) and each.peer == peers[-1]]
+    assert [type(each) for each in answers] == [DeregisterResponse, RegisterResponse]
+    while talk.gateway.get_timer() <= late:
+        talk.gateway.handle_timer(now=late)
+        talk.ledger.carry_out(talk.gateway.next_effects(), late)
+    assert list(talk.ledger.registrations) == [peers[-1].owner]

@@ -78,6 +78,8 @@ def small_pool():
 class Talk(RuleBasedStateMachine):
     """Four hosts, a bad network, a gateway that may die."""
 
+    make_gateway = staticmethod(make_gateway)
+
     @initialize(seed=st.integers(0, 2**16), policy=st.sampled_from(POLICIES), holding=st.booleans())
     def begin(self, seed, policy, holding=False):
         self.now = START
@@ -87,7 +89,7 @@ class Talk(RuleBasedStateMachine):
         self.policy = make_policy(
             local=policy[0], remote=policy[1], lease_minimum=10, lease_default=60, listen_micro=bool(seed & 1)
         )
-        self.gateway = make_gateway(self.policy, small_pool())
+        self.gateway = self.make_gateway(self.policy, small_pool())
         self.ledger, self.store = Ledger(), MemoryStore()
         self.hosts = {
             Peer(NEAR, Address.parse(f"10.0.0.{n}"), 40000 + n): Host(gateway=GATEWAY_PEER) for n in (4, 5, 6)
@@ -333,7 +335,7 @@ class Talk(RuleBasedStateMachine):
     @rule()
     def restart_the_gateway(self):
         self.restarts += 1
-        self.gateway = make_gateway(self.policy, small_pool(), seed=1000 + self.restarts)
+        self.gateway = self.make_gateway(self.policy, small_pool(), seed=1000 + self.restarts)
         kept = self.store.load(rested_since=self.now - REST)
         held = [(each.binding, each.lease) for each in kept.bindings]
         self.gateway.restore(kept.registrations, held, kept.answers, kept.resting, now=self.now)
@@ -451,26 +453,30 @@ TestTalk = Talk.TestCase
 def test_random_conversations_end_as_they_should():
     """The same machine, driven by a plain random walk: longer runs than Hypothesis makes."""
     for seed in range(SEEDS):
-        rng, talk = random.Random(seed), Talk()
-        talk.begin(seed, rng.choice(POLICIES))
-        for _ in range(200):
-            match rng.randrange(14):
-                case 0 | 1 | 2 | 3 | 11:
-                    talk.ask(rng.choice(ASKED))
-                case 12:
-                    talk.settle()
-                case 4 | 5 | 6 | 13:
-                    talk.deliver(rng.randint(1, 8)) if talk.under_way else None
-                case 7:
-                    talk.spoil(rng.choice(FATES)) if any(not each[2].connection for each in talk.under_way) else None
-                case 8:
-                    talk.wait(rng.choice(WAITS[:5])) if rng.random() < 0.8 else talk.jump(rng.choice(JUMPS))
-                case 9:
-                    if any(source == "host" for source, _, _ in talk.under_way):
-                        talk.die(rng.choice(["before", "after"]))
-                case 10:
-                    rng.choice([talk.revoke, talk.restart_the_gateway, talk.restart_a_host, talk.reset])()
-            talk.the_store_has_what_the_plane_has()
-            talk.a_host_holds_no_more_than_the_gateway_says_and_no_longer()
-            talk.the_state_of_a_host_fits_what_it_holds()
-        talk.teardown()
+        walk(Talk(), random.Random(seed), seed)
+
+
+def walk(talk, rng, seed):
+    """Let a conversation go at random."""
+    talk.begin(seed, rng.choice(POLICIES))
+    for _ in range(200):
+        match rng.randrange(14):
+            case 0 | 1 | 2 | 3 | 11:
+                talk.ask(rng.choice(ASKED))
+            case 12:
+                talk.settle()
+            case 4 | 5 | 6 | 13:
+                talk.deliver(rng.randint(1, 8)) if talk.under_way else None
+            case 7:
+                talk.spoil(rng.choice(FATES)) if any(not each[2].connection for each in talk.under_way) else None
+            case 8:
+                talk.wait(rng.choice(WAITS[:5])) if rng.random() < 0.8 else talk.jump(rng.choice(JUMPS))
+            case 9:
+                if any(source == "host" for source, _, _ in talk.under_way):
+                    talk.die(rng.choice(["before", "after"]))
+            case 10:
+                rng.choice([talk.revoke, talk.restart_the_gateway, talk.restart_a_host, talk.reset])()
+        talk.the_store_has_what_the_plane_has()
+        talk.a_host_holds_no_more_than_the_gateway_says_and_no_longer()
+        talk.the_state_of_a_host_fits_what_it_holds()
+    talk.teardown()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A process that commits numbered batches and tells which of them were acknowledged.
 
-    python committer.py PATH DESCRIPTOR FIRST
+    python committer.py PATH DESCRIPTOR FIRST [apart]
 
 writes the number of each batch to the descriptor as four octets, once its commit has
 returned, until somebody kills it.
@@ -17,6 +17,7 @@ from isthmus.address import Address
 from isthmus.border.binding import Owner
 from isthmus.border.effect import Deregister, Durable, Ending, Extend, Prolong
 from isthmus.store import LeaseStore
+from isthmus.store.apart import ApartStore
 from isthmus.store.sqlite import SqliteStore
 from store.material import OTHER, PRIVATE, SHARED, bind, key, ports, register, remember, spis, unbind
 
@@ -65,4 +66,5 @@ def commit_from(store: LeaseStore, first: int, acknowledge: int, count: int | No
 
 
 if __name__ == "__main__":
-    commit_from(SqliteStore(sys.argv[1]), int(sys.argv[3]), int(sys.argv[2]))
+    store = ApartStore(sys.argv[1]) if sys.argv[4:] == ["apart"] else SqliteStore(sys.argv[1])
+    commit_from(store, int(sys.argv[3]), int(sys.argv[2]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("store.contract", "store.audit")
+pytest.register_assert_rewrite("store.contract", "store.contract_of_recall", "store.audit")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +15,10 @@ from isthmus.border.ranges import Ranges
 from isthmus.border.resource import Resource
 from isthmus.border.selector import Kind, Selector
 from isthmus.errors import Conflict
-from isthmus.store import Held, LeaseStore, Tenure
+from isthmus.store import Held, Tenure
 from store.audit import audit
+from store.contract_of_recall import RecallContract
+from store.factory import EVER, Factory
 from store.material import (
     ANNA,
     BERT,
@@ -35,17 +36,6 @@ from store.material import (
     whole,
 )
 
-EVER = 0.0
-"""Early enough for ``rested_since``."""
-
-
-class Factory(Protocol):
-    """Makes one store, and makes it again from what it kept."""
-
-    def open(self) -> LeaseStore: ...
-
-    def reopen(self) -> LeaseStore: ...
-
 
 def held(effect: Bind) -> Held:
     return Held(binding=effect.binding, lease=effect.lease)
@@ -55,7 +45,7 @@ def names(tenures: tuple[Tenure, ...]) -> list[str]:
     return [str(each.key) for each in tenures]
 
 
-class StoreContract:
+class StoreContract(RecallContract):
     """The tests, in terms of a fixture ``factory``."""
 
     # What stands
@@ -459,6 +449,7 @@ class StoreContract:
             (320.0, "149.112.240.56"),
         ]
         assert [at for at, _ in store.load(rested_since=310.5).resting] == [320.0]
+        assert [store.ended_count(since=since) for since in (300.0, 310.0, 320.5)] == [4, 3, 0]
 
     def test_what_is_held_again_does_not_rest(self, factory: Factory) -> None:
         store = factory.open()

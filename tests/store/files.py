@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.border.binding import Owner
 from isthmus.errors import StoreUnavailable
 from isthmus.store.sqlite import SqliteStore
-from store.contract import EVER
-from store.material import ANNA, bind, ports, unbind
+from store.factory import EVER
+from store.material import ANNA, PUBLIC, bind, ports, unbind
 
 
-def filled(path: Path, count: int = 200) -> None:
+def filled(path: Path, count: int = 200, owner: Owner = ANNA, realm: int = PUBLIC) -> None:
+    """Leases of one port each, half of them ended; of a realm beyond 2^15 they are not kept as plain ones."""
     with closing(SqliteStore(path)) as store:
-        store.commit([bind(ANNA, ports(str(n)), bind_id=n) for n in range(1, count + 1)], now=100.0)
-        store.commit([unbind(ANNA, n) for n in range(1, count // 2)], now=200.0)
+        store.commit([bind(owner, ports(str(n), realm=realm), bind_id=n) for n in range(1, count + 1)], now=100.0)
+        store.commit([unbind(owner, n) for n in range(1, count // 2)], now=200.0)
 
 
 def refused(path: Path) -> str:

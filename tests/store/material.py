@@ -16,6 +16,7 @@ from isthmus.border.selector import Admit, Kind, Remote, Selector
 
 PRIVATE, PUBLIC = 1, 2
 GATEWAY = Address.parse("10.0.0.1")
+GATEWAY6 = Address.parse("2001:db8::1")
 SHARED = Address.parse("149.112.240.55")
 OTHER = Address.parse("149.112.240.56")
 ANNA = Owner(PRIVATE, Address.parse("10.0.0.4"))
@@ -51,7 +52,9 @@ def bind(
         binding=Binding(
             key=key(owner, bind_id),
             selectors=selectors,
-            crossing=Tunnel(realm=PRIVATE, local=GATEWAY, remote=owner.address),
+            crossing=Tunnel(
+                realm=PRIVATE, local=GATEWAY if owner.address.family is Family.IPV4 else GATEWAY6, remote=owner.address
+            ),
         ),
         lease=Lease(
             client_id=CLIENTS.get(owner, 1) if client_id is None else client_id,

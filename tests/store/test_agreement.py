@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,14 +11,17 @@ from pathlib import Path
 from hypothesis import given, settings
 
 from isthmus.address import Address
+from isthmus.border.binding import Owner
 from isthmus.border.effect import Durable
 from isthmus.errors import Conflict
 from isthmus.store import LeaseStore
 from isthmus.store.memory import MemoryStore
 from isthmus.store.sqlite import SqliteStore
 from store.audit import audit, history
-from store.material import OTHER, SHARED, batches
+from store.columns import as_rows
+from store.material import ANNA, BERT, OTHER, SHARED, batches
 
+STRANGER = Owner(3, ANNA.address)
 ADDRESSES = [SHARED, OTHER, Address.parse("149.112.1.1")]
 
 
@@ -37,6 +41,12 @@ def everything(store: LeaseStore, now: float) -> dict[str, object]:
         "clients": [store.owner_of(client_id) for client_id in range(6)],
         "history": history(store, ADDRESSES),
         "answers": [store.who_had(a, port=p, at=t, now=now) for a, p, t in questions],
+        "recalled": [store.recall(owners) for owners in ([], [ANNA], [BERT, STRANGER, ANNA])],
+        "standing": as_rows(store.standing(rested_since=now - 120)),
+        "due": [set(store.due(before=at, limit=100)) for at in (0.0, now, math.inf)],
+        "soonest": store.soonest(),
+        "holders": [store.holders(SHARED), store.holders(SHARED, 5), store.holders(OTHER, 5)],
+        "counts": (store.held_count(), store.registered_count()),
     }
 
 

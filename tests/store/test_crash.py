@@ -7,6 +7,7 @@ beyond what was acknowledged. ``MemoryStore``, given the same batches, says what
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -15,17 +16,19 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from isthmus.store import LeaseStore
+from isthmus.store import LeaseStore, open_store
 from isthmus.store.memory import MemoryStore
 from isthmus.store.sqlite import SqliteStore
-from store import committer
+from store import committer, mortal
 from store.audit import audit, history
 from store.committer import ADDRESSES, batch, begins
+from store.mortal import read_all
 
 
 def state(store: LeaseStore) -> dict[str, object]:
@@ -58,9 +61,9 @@ def model() -> Model:
     return Model()
 
 
-def survives(path: Path, model: Model, acknowledged: int) -> int:
+def survives(path: Path, model: Model, acknowledged: int, *, apart: bool = False) -> int:
     """Reopen what a killed process left; returns how many batches are there."""
-    with closing(SqliteStore(path)) as store:
+    with closing(open_store(path, apart=apart)) as store:
         found = state(store)
         audit(store, ADDRESSES)
     if found == model.after(acknowledged):
@@ -74,14 +77,6 @@ def survives(path: Path, model: Model, acknowledged: int) -> int:
     return count
 
 
-def read_all(descriptor: int) -> bytes:
-    octets = b""
-    while more := os.read(descriptor, 65536):
-        octets += more
-    os.close(descriptor)
-    return octets
-
-
 def last_of(acknowledgements: bytes, before: int) -> int:
     """How many batches were acknowledged, those of earlier processes included."""
     numbers = [int.from_bytes(acknowledgements[at : at + 4], "big") for at in range(0, len(acknowledgements), 4)]
@@ -89,11 +84,11 @@ def last_of(acknowledgements: bytes, before: int) -> int:
     return before + len(numbers)
 
 
-def run_until_killed(path: Path, first: int, seconds: float) -> bytes:
+def run_until_killed(path: Path, first: int, seconds: float, *, apart: bool) -> bytes:
     """Let a process commit; ``kill -9`` so long after its first acknowledgement. Returns what it acknowledged."""
     reading, writing = os.pipe()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, committer.__file__, str(path), str(writing), str(first)]
+    command = [sys.executable, committer.__file__, str(path), str(writing), str(first), *(["apart"] if apart else [])]
     with subprocess.Popen(command, pass_fds=[writing], env=environment) as child:
         os.close(writing)
         begun = os.read(reading, 4)
@@ -103,61 +98,48 @@ def run_until_killed(path: Path, first: int, seconds: float) -> bytes:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(tmp_path: Path, model: Model) -> None:
-    """Thirty lives of one store, each from where the last one was cut off."""
+@pytest.mark.parametrize("apart", [False, True], ids=["one process", "a writer apart"])
+def test_killed_at_random_moments(tmp_path: Path, model: Model, *, apart: bool) -> None:
+    """Lives of one store, each from where the last one was cut off."""
     path, rng, count, in_flight = tmp_path / "leases.db", random.Random(3102), 0, 0
-    for _ in range(30):
+    lives = 10 if apart else 20
+    for _ in range(lives):
         before = count
-        acknowledged = last_of(run_until_killed(path, before, rng.uniform(0, 0.03)), before)
+        acknowledged = last_of(run_until_killed(path, before, rng.uniform(0, 0.03), apart=apart), before)
         assert acknowledged > before
-        count = survives(path, model, acknowledged)
+        count = survives(path, model, acknowledged, apart=apart)
         in_flight += count - acknowledged
-    assert count >= 30
-    assert in_flight <= 30
+    assert count >= lives
+    assert in_flight <= lives
 
 
-class Mortal(sqlite3.Connection):
-    """A connection whose process dies before or after its n-th statement."""
-
-    steps = 0
-    fatal = -1
-    after = False
-
-    def execute(self, *args, **kwargs):
-        Mortal.steps += 1
-        if Mortal.steps == Mortal.fatal and not Mortal.after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        cursor = super().execute(*args, **kwargs)
-        if Mortal.steps == Mortal.fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return cursor
+Die = Callable[..., tuple[bytes, bool]]
+"Commits in a process that dies at a step; returns what was acknowledged, and whether it died."
 
 
-def die_at(path: Path, step: int, *, after: bool, first: int, count: int) -> tuple[bytes, bool]:
-    """Commit in a fork that dies at a step; returns what it acknowledged, and whether it died."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            connect = sqlite3.connect
-            sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Mortal, **kwargs)
-            Mortal.steps, Mortal.fatal, Mortal.after = 0, step, after
-            committer.commit_from(SqliteStore(path), first, writing, count)
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writing)
-    octets = read_all(reading)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL), f"the committing process failed: {status}"
-    return octets, status == signal.SIGKILL
+@pytest.fixture(scope="module")
+def die_at() -> Iterator[Die]:
+    command = [sys.executable, mortal.__file__]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def commit(path: Path, step: int, *, after: bool, first: int, count: int) -> tuple[bytes, bool]:
+            asked = {"path": str(path), "step": step, "after": after, "first": first, "count": count}
+            print(json.dumps(asked), file=process.stdin, flush=True)
+            told = json.loads(process.stdout.readline())
+            assert told["status"] in (0, signal.SIGKILL), f"the committing process failed: {told['status']}"
+            return bytes.fromhex(told["acknowledged"]), told["status"] == signal.SIGKILL
+
+        yield commit
+        process.stdin.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("earlier", [0, 4], ids=["making-the-store", "going-on"])
-def test_killed_at_every_step(tmp_path: Path, model: Model, earlier: int, *, after: bool) -> None:
+def test_killed_at_every_step(tmp_path: Path, model: Model, die_at: Die, earlier: int, *, after: bool) -> None:
     """Making the store, and two batches: the process dies at each statement in turn."""
     made = tmp_path / "made.db"
     if earlier:

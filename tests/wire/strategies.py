@@ -138,6 +138,7 @@ def _messages(message: type[Message]) -> st.SearchStrategy[Message]:
         **{
             field.name: _field(message, field.name, hints[field.name], field.default is MISSING)
             for field in fields(message)
+            if field.init
         },
     )
 

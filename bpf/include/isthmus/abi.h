@@ -13,9 +13,11 @@
  *
  *   packet ──▶ interfaces ──▶ realm, end
  *                 │
- *    (realm, address) ──▶ addresses ──▶ slices[first + (port >> shift)]      one word: the
- *                 │                        │ endpoint, deadline, flags       whole answer
- *                 │                        └─ SPLIT ──▶ by_demux             one port, or a remote
+ *    realm ──▶ run of addresses ──▶ slices[first + (port >> shift)]          one word: the
+ *    (realm, address) ──▶ addresses ──▶  │ holder, deadline, flags           whole answer,
+ *                 │                      │                                   half of it in briefs
+ *                 │                      ├─ DIRECT ──▶ endpoints[template]    all but the holder
+ *                 │                      └─ SPLIT ──▶ by_demux               one port, or a remote
  *                 │                                                          limit
  *                 ├──────────▶ by_spi                                        SPIs, by aligned blocks
  *                 ├──────────▶ by_demux, HOLDER                              what an owner sends in
@@ -154,7 +156,11 @@ struct interface {
 	__be32 first_address[4]; /* of that; the others are looked up */
 	struct tunnel_end first6; /* and the same of IPv6; end 0: it has none at all */
 	__be32 first6_address[4];
+	__u32 index; /* ifindex, for near_interfaces */
+	__u16 link_address[3]; /* as octets: at XDP nothing else says which frames are for us */
+	__u16 padding;
 };
+#define NEAR_INTERFACES 1024
 
 enum interface_flag {
 	INTERFACE_BARE = 1,	    /* packets begin with the IP header: TUN, WireGuard */
@@ -168,11 +174,17 @@ struct realm {
 	__u32 punt;	 /* ifindex of the port to the reference plane; 0: none */
 	__u32 mtu;	 /* of the interface: what comes out of a tunnel has to fit */
 	__u32 flags;
+	/* The longest run of consecutive addresses whose slices are consecutive, too; their "addresses" need not be asked. */
+	__u32 run_address; /* the first, as a number */
+	__u32 run_length;  /* how many; 0: none */
+	__u32 run_slice;   /* the first slice of the first */
+	__u32 run_shift;   /* ports of a slice, as a power of two */
 };
 #define REALMS 1024
 
 enum realm_flag {
 	REALM_IPAE = 1, /* what goes there may concern us there again: SIP begins there, or datagrams come to us */
+	REALM_XDP = 2,	/* the programs at XDP send into it, too */
 };
 
 /* by_prefix: longest-prefix match over realm and address. */
@@ -247,22 +259,44 @@ enum address_flag {
  *
  *   63          32 31                    8 7        0
  *   | deadline    | endpoint number       | flags    |
+ *   | deadline    | end of the address    | t, flags |       with DIRECT
  *
- * 0 is "no pool's and nobody's".
+ * 0 is "no pool's and nobody's". A direct word needs no record of its holder: that has registered, and its tunnel is in
+ * all but the last 24 bits of the holder's address the endpoint of number 1 + t, a template; t is in the upper four bits.
  */
 enum slice_flag {
 	SLICE_CLAIMED = 1,   /* the whole slice is a pool's */
 	SLICE_CONTACTED = 2, /* admits contacted peers only */
 	SLICE_SPLIT = 4,     /* ask by_demux; no endpoint here */
+	SLICE_DIRECT = 8,    /* what stands there is the end of the holder's address */
 };
+#define SLICE_TEMPLATE_SHIFT 4
+#define TEMPLATES 16
 #define SLICE_ENDPOINT_SHIFT 8
 #define SLICE_ENDPOINT_MASK 0xffffffU
 #define SLICE_DEADLINE_SHIFT 32
 
-/* endpoints: number -> one tunnel to one owner. */
+/*
+ * briefs: direct words once more, in half as many octets, because what is touched at random costs by how much there is
+ * of it. One line of the cache is about fifteen slices:
+ *
+ *   word 0: until when all that follows is true    words 1 to 15: lower halves of the slices' words, or 0
+ *
+ * From the second in word 0 on, and where there is 0, "slices" says what is true.
+ */
+#define BRIEF_WORDS 16
+#define BRIEF_SLICES (BRIEF_WORDS - 1)
+struct brief {
+	__u32 words[BRIEF_WORDS];
+};
+
+/*
+ * endpoints: number -> one tunnel to one owner. The first TEMPLATES after number 0 are templates: what tunnels have in
+ * common, the upper 8 bits of the owner's address included.
+ */
 struct endpoint {
+	__u64 owner;  /* the owner's tag */
 	__be32 realm; /* the near realm */
-	__u32 owner;  /* the owner's tag */
 	__u32 device; /* at a host: ifindex that delivers; 0: the realm's interface */
 	__u16 mtu; /* largest packet that the way carries, as far as is known */
 	__u16 kind;
@@ -270,8 +304,8 @@ struct endpoint {
 	__be32 local[4];
 	__be32 remote[4];
 	__u32 made_for; /* the mtu without what errors from within the tunnel say; at a host that of its device */
-	__u32 family;	/* of a TRANSLATE: that of its image (4, 6, 8), which is in "local" */
-	__u32 image;	/* and how many bits that has; "remote" is the compatible one */
+	__u16 family;	/* of a TRANSLATE: that of its image (4, 6, 8), which is in "local" */
+	__u16 image;	/* and how many bits that has; "remote" is the compatible one */
 };
 
 enum endpoint_flag {
@@ -282,16 +316,28 @@ enum endpoint_flag {
 	ENDPOINT_COMPATIBLE = 16, /* TRANSLATE: it has a compatible image of 48 bits */
 };
 
-/* owners: place in the near realm -> who that is. */
+/*
+ * owners: place in the near realm -> who that is. A tag is an owner's number in keys, never 0: of an IPv4 owner the realm
+ * in its upper half and the address in its lower one; others are numbered, with nothing in the upper half.
+ */
 struct owner {
-	__u32 tag; /* a number of its own, never 0; keys contacts and holdings */
+	__u64 tag;
 	__u32 registered;
+	__u32 padding;
 };
 
-/* holdings: longest-prefix match over tag, realm and address; tells error 313 from 312. */
+/* holdings: whether an owner holds anything of an address; tells error 313 from 312. */
 struct holding_key {
-	__u32 length; /* bits: 64 for tag and realm, then the prefix's */
-	__u32 owner;
+	__u64 owner;
+	struct place place;
+	__u32 padding;
+};
+
+/* wide_holdings: the same of prefixes: longest-prefix match over tag, realm and address. */
+struct wide_key {
+	__u32 length; /* bits: 96 for tag and realm, then the prefix's */
+	__be32 owner_upper;
+	__be32 owner_lower;
 	struct place place;
 };
 
@@ -322,7 +368,7 @@ struct path_key {
 	__u32 spi; /* the peer's */
 };
 struct path {
-	__u32 owner; /* the owner's tag */
+	__u64 owner; /* the owner's tag */
 };
 #define PATHS (1 << 16)
 
@@ -354,109 +400,7 @@ struct limit {
 	__u32 told;
 };
 
-/*
- * sip_ends: place -> the SIP realm that IPAE datagrams to it lead to, in network order; 0: it is ours, but no end of them.
- * nodes: place -> 1, our SIP addresses. sites: upper half of a site, C = 0 -> a realm of its IPv4.
- */
-
-/* sip_realms: number modulo REALMS -> what IPAE knows of a realm. */
-struct sip_realm {
-	__be32 number;
-	__be32 sip;  /* of an IPv4 realm: the SIP realm whose packets its link carries, too; 0: none */
-	__be32 site; /* of an IPv4 realm: the upper half of the SIP site whose IPv4 it is, C = 0; 0: none */
-	__be32 mapped_to; /* the SIP realm that its mapping leads into */
-	__u32 mapping; /* number of its mapping; 0: none */
-	__u32 translates; /* whether a binding leads from it into SIP */
-	__u32 family;
-	__u16 unmapped;
-	__u16 foreign;
-	/* of an IPv4 realm: the SIP realm in which all its systems have one upper half, and that; 0: by_image says */
-	__be32 known_in;
-	__be32 known_as;
-	__u64 deep; /* of a SIP realm: bits of the upper halves under which by_prefix has more than 32 bits (OWN_FACTOR) */
-};
-
-/* routes: what by_prefix last said of an upper half, each processor by itself. "changes" is that of rules when asked. */
-#define KEPT_ROUTES 256
-struct route {
-	__u32 changes;
-	__be32 realm;
-	__be32 upper;
-	__u32 padding;
-	struct binding binding; /* endpoint, deadline and flags; endpoint 0: never asked */
-};
-
-/* by_image: longest-prefix match over the realm that asks, the realm of the image, and the image. */
-struct image_key {
-	__u32 length; /* bits: 64 for the two realms, then the image's */
-	__be32 realm;
-	struct place image;
-};
-
-/* What by_image holds: the selector that the image is known by. */
-struct known {
-	__be32 address[4];
-	__u32 length; /* bits of the selector */
-	__u32 family;
-};
-
-/*
- * mappings: two words maps for each mapping, its top (2n) and its chunks (2n + 1): border/mapping.py DirectTable.
- * An entry of an array of 256 words of 32 bits; the words of the whole map are in order.
- */
-#define MAPPING_WORDS 256
-#define MAPPINGS 64
-#define MAPPING_POINTER 0x7f
-struct words {
-	__u32 word[MAPPING_WORDS];
-};
-
-/*
- * rules: what of border/rules.py the program has to know; and which of the tables of our own addresses are worth asking
- * about one: those in which the bit of its number is set (the low 32 bits of ends and nodes, the upper ones of sites).
- */
-struct rules {
-	__u32 flags;
-	__u32 next; /* slot of the ring that is written next */
-	__u64 ends;
-	__u64 nodes;
-	__u64 sites;
-	__u32 changes; /* of by_prefix; raised after each */
-	__u32 padding;
-};
-#define OWN_FACTOR 0x9e3779b1U /* bit of a number: the upper six of the lower 32 bits of its product with this */
-
-enum rule {
-	RULE_SLOW = 1,	    /* every SIP packet is the reference plane's */
-	RULE_ICMP_SLOW = 2, /* ICMP whose checksum changes, too */
-	RULE_FIT = 4,	    /* what is whole and may be fragmented becomes SIP without a fragmentation header */
-	RULE_ACCEPT = 8,    /* IPAE datagrams of any source are taken from some */
-	RULE_SITE = 16,	    /* implicit tunnels come from our own site only */
-};
-
-/* ways: from one end to the other of IPAE datagrams, where errors have taught something. */
-struct way_key {
-	/* of a way between SIP addresses, the SIP realm; then both halves of the destination follow */
-	__be32 realm;
-	__be32 local;
-	__be32 remote;
-};
-struct way {
-	__u32 mtu;  /* largest outer packet, or SIP packet of a program, in octets; 0: not known */
-	__u32 down; /* whether the other end cannot be reached, which the reference plane tells the sender */
-	__u32 hops; /* with less than so many hops left nothing comes through, which likewise */
-};
-
-/* ring: the beginnings of the IPAE datagrams that were sent last, by their identification (docs/data-plane.md, Relay). */
-#define RING_SLOTS (1 << 16)
-#define RING_OCTETS 64
-struct slot {
-	__u32 second; /* CLOCK_BOOTTIME; 0: never used */
-	__be32 realm; /* of the outer addresses */
-	__be32 remote;
-	__u32 octets; /* of the following */
-	__u8 sip[RING_OCTETS];
-};
+#include <isthmus/abi_sip.h>
 
 /* next_hops: what the kernel's routing has said of two addresses in this tick, by their hash. Each processor has its own. */
 #define NEXT_HOPS 4096
@@ -468,6 +412,41 @@ struct next_hop {
 	__u16 tos;
 	__u16 addresses[6]; /* of the link: destination and source */
 	__u16 padding;
+};
+
+/* next_hops6: the same of IPv6. */
+#define NEXT_HOPS6 1024
+struct next_hop6 {
+	__u32 tick;
+	__u32 interface;
+	__be32 src[4];
+	__be32 dst[4];
+	__u16 addresses[6];
+};
+
+/*
+ * groups: which destinations of IPv4 go the same way, eight bits of the address at a time: the first octet is the element,
+ * the second the word in it. A word with GROUP_MORE is the number of another element, in which the next octet is the word.
+ * Otherwise it is the number of a group, the key of gateways; 0: of none, the kernel is asked about each.
+ */
+#define GROUP_WORDS 256
+#define GROUP_ELEMENTS 4096
+#define GROUP_MORE 0x8000
+struct group_words {
+	__u16 word[GROUP_WORDS];
+};
+
+/* gateways: what the kernel says of all destinations of a group, if it says anything. */
+#define GROUPS 1024
+struct gateway {
+	__u32 interface;
+	__be32 address;
+};
+
+/* followed: as long as groups and gateways are what the kernel's routes say; CLOCK_BOOTTIME, seconds. */
+struct followed {
+	__u32 until;
+	__u32 padding;
 };
 
 /* about: whom pinned maps belong to. */

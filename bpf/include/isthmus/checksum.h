@@ -30,14 +30,14 @@ static __always_inline __u16 checksum(const struct iphdr *header)
 }
 
 /* Whether the checksum fits the header, options included (RFC 791 §3.1). */
-static __always_inline bool checksum_ok(struct __sk_buff *skb, const struct ipv4 *packet)
+static __always_inline bool checksum_ok(frame_t *frame, const struct ipv4 *packet)
 {
 	struct cursor cursor = { packet->at + IPV4_MINIMUM, packet->at + packet->header };
 	__u64 total = ones_sum(&packet->raw);
 	__u32 word;
 
 	for (int i = 0; i < 10 && cursor.at < cursor.end; i++) {
-		if (bpf_skb_load_bytes(skb, cursor.at, &word, sizeof(word)))
+		if (!fetch(frame, cursor.at, &word, sizeof(word)))
 			return false;
 		total += word;
 		cursor.at += sizeof(word);

@@ -116,7 +116,7 @@ static __always_inline bool is_cut_off(const struct ipv4 *packet)
  * Read the ends of the packet that an ICMP error quotes, mirrored (RFC 792; RFC 1122 §3.2.2; RFC 3102 §6.2).
  * False if the quote does not show them.
  */
-static __noinline bool quoted_ends(struct __sk_buff *skb, __u32 at, __u32 end, struct ends *both)
+static __noinline bool quoted_ends(frame_t *frame, __u32 at, __u32 end, struct ends *both)
 {
 	struct cursor cursor = { at, end };
 	struct iphdr raw;
@@ -124,7 +124,7 @@ static __noinline bool quoted_ends(struct __sk_buff *skb, __u32 at, __u32 end, s
 	__u32 header, total;
 	__u8 kind = PORT;
 
-	if (!both || !parse_octets(skb, &cursor, &raw, sizeof(raw)) || raw.version != 4)
+	if (!both || !parse_octets(frame, &cursor, &raw, sizeof(raw)) || raw.version != 4)
 		return false;
 	header = raw.ihl * 4;
 	total = bpf_ntohs(raw.tot_len);
@@ -137,13 +137,13 @@ static __noinline bool quoted_ends(struct __sk_buff *skb, __u32 at, __u32 end, s
 	if (raw.protocol == IPPROTO_TCP || raw.protocol == IPPROTO_UDP) {
 		__be16 ports[2];
 
-		if (!parse_octets(skb, &cursor, ports, sizeof(ports)))
+		if (!parse_octets(frame, &cursor, ports, sizeof(ports)))
 			return false;
 		both->src_value = bpf_ntohs(ports[1]);
 		both->dst_value = bpf_ntohs(ports[0]);
 		both->has_ports = true;
 	} else if (raw.protocol == IPPROTO_ICMP) {
-		if (!parse_octets(skb, &cursor, &head, sizeof(head)) || !is_icmp_query(head.type))
+		if (!parse_octets(frame, &cursor, &head, sizeof(head)) || !is_icmp_query(head.type))
 			return false;
 		both->src_value = both->dst_value = bpf_ntohs(head.identifier);
 	} else if (raw.protocol == IPPROTO_ESP || raw.protocol == IPPROTO_AH) {
@@ -151,7 +151,7 @@ static __noinline bool quoted_ends(struct __sk_buff *skb, __u32 at, __u32 end, s
 
 		if (raw.protocol == IPPROTO_AH)
 			cursor.at += 4;
-		if (!parse_octets(skb, &cursor, &spi, sizeof(spi)))
+		if (!parse_octets(frame, &cursor, &spi, sizeof(spi)))
 			return false;
 		both->src_value = both->dst_value = bpf_ntohl(spi);
 		kind = SPI;
@@ -173,15 +173,15 @@ static __always_inline bool has_identifier(const struct ends *both)
 }
 
 /* Read both ends of an ICMP message (RFC 792; RFC 3102 §6.2). */
-static __always_inline void icmp_ends(struct __sk_buff *skb, struct cursor cursor, struct ends *both)
+static __always_inline void icmp_ends(frame_t *frame, struct cursor cursor, struct ends *both)
 {
 	struct icmp head;
 
-	if (!parse_octets(skb, &cursor, &head, sizeof(head)))
+	if (!parse_octets(frame, &cursor, &head, sizeof(head)))
 		return;
 	both->icmp_type = head.type;
 	if (is_icmp_error(head.type)) {
-		quoted_ends(skb, cursor.at, cursor.end, both);
+		quoted_ends(frame, cursor.at, cursor.end, both);
 	} else if (is_icmp_query(head.type)) {
 		both->kind = PORT;
 		both->src_value = both->dst_value = bpf_ntohs(head.identifier);
@@ -189,7 +189,7 @@ static __always_inline void icmp_ends(struct __sk_buff *skb, struct cursor curso
 }
 
 /* Read both ends of a packet that is neither a fragment nor cut off (RFC 3102 §3.2, §6.2; RFC 3104 §4). */
-static __always_inline void ends(struct __sk_buff *skb, const struct ipv4 *packet, struct ends *both)
+static __always_inline void ends(frame_t *frame, const struct ipv4 *packet, struct ends *both)
 {
 	struct cursor cursor = payload(packet);
 	__be32 word;
@@ -202,7 +202,7 @@ static __always_inline void ends(struct __sk_buff *skb, const struct ipv4 *packe
 	switch (packet->raw.protocol) {
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
-		if (!parse_octets(skb, &cursor, &word, sizeof(word)))
+		if (!parse_octets(frame, &cursor, &word, sizeof(word)))
 			return;
 		both->kind = PORT;
 		both->has_ports = true;
@@ -210,13 +210,13 @@ static __always_inline void ends(struct __sk_buff *skb, const struct ipv4 *packe
 		both->dst_value = bpf_ntohl(word) & 0xffff;
 		return;
 	case IPPROTO_ICMP:
-		icmp_ends(skb, cursor, both);
+		icmp_ends(frame, cursor, both);
 		return;
 	case IPPROTO_AH:
 		cursor.at += 4;
 		/* fall through */
 	case IPPROTO_ESP:
-		if (!parse_octets(skb, &cursor, &word, sizeof(word)))
+		if (!parse_octets(frame, &cursor, &word, sizeof(word)))
 			return;
 		both->kind = SPI;
 		both->src_value = both->dst_value = bpf_ntohl(word);

@@ -10,22 +10,20 @@
 #include <isthmus/classify.h>
 #include <isthmus/maps.h>
 
-static __always_inline __u32 mix(__u32 hash)
+static __always_inline __u64 mix(__u64 hash)
 {
-	hash ^= hash >> 16;
-	hash *= 0x7feb352d;
-	hash ^= hash >> 15;
-	hash *= 0x846ca68b;
-	return hash ^ hash >> 16;
+	hash ^= hash >> 32;
+	hash *= 0xd6e8feb86659fd93ULL;
+	return hash ^ hash >> 32;
 }
 
 /* Where a peer is kept, and by which fingerprint. */
-static __always_inline struct bucket *bucket(__u32 owner, const struct flow *flow, __u32 *fingerprint)
+static __always_inline struct bucket *bucket(__u64 owner, const struct flow *flow, __u32 *fingerprint)
 {
-	__u32 hash = mix(mix(mix(owner) ^ flow->local) ^ flow->remote);
+	__u64 hash = mix(mix(owner * 0x9e3779b97f4a7c15ULL ^ ((__u64)flow->local << 32 | flow->remote)));
 	__u32 number = hash & (CONTACT_BUCKETS - 1);
 
-	*fingerprint = mix(hash ^ owner) & ~CONTACT_EPOCH_MASK;
+	*fingerprint = hash >> 32 & ~CONTACT_EPOCH_MASK;
 	if (!*fingerprint) /* with epoch 0 that would be an empty word */
 		*fingerprint = CONTACT_EPOCH_MASK + 1;
 	return bpf_map_lookup_elem(&contacted, &number);
@@ -42,7 +40,7 @@ static __always_inline __u32 age(__u32 word, __u32 now)
 }
 
 /* The owner has written to a peer from one of its addresses. */
-static __always_inline void note_contact(__u32 owner, const struct flow *flow, __u32 now)
+static __always_inline void note_contact(__u64 owner, const struct flow *flow, __u32 now)
 {
 	__u32 fingerprint, oldest = 0, victim = 0;
 	struct bucket *words;
@@ -68,7 +66,7 @@ static __always_inline void note_contact(__u32 owner, const struct flow *flow, _
 }
 
 /* Whether it has, in this epoch or the 120 before. */
-static __noinline int knows_contact(__u32 owner, const struct flow *flow, __u32 now)
+static __noinline int knows_contact(__u64 owner, const struct flow *flow, __u32 now)
 {
 	struct bucket *words;
 	__u32 fingerprint;

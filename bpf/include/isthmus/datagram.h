@@ -34,7 +34,7 @@ static __always_inline enum reason came_right(const struct ingress *from, const 
  * Take a SIP packet out of the datagram that it came in; 0 or why not, PASSED where it is IPv6
  * (seed IPAE 5.3; spec 3.2, 9.2, 9.4).
  */
-static __noinline int out_of_datagram(struct __sk_buff *skb, struct ingress *from, struct passage *packet)
+static __noinline int out_of_datagram(frame_t *frame, struct ingress *from, struct passage *packet)
 {
 	struct cursor cursor;
 	enum reason refused;
@@ -42,13 +42,13 @@ static __noinline int out_of_datagram(struct __sk_buff *skb, struct ingress *fro
 
 	if (!from || !packet)
 		return MALFORMED;
-	if (!checksum_ok(skb, &packet->came_as))
+	if (!checksum_ok(frame, &packet->came_as))
 		return MALFORMED;
 	if (is_fragment(&packet->came_as))
 		return PUNTED;
 	cursor = payload(&packet->came_as);
 	octets = cursor.end - cursor.at;
-	if (!parse_sip(skb, cursor, packet))
+	if (!parse_sip(frame, cursor, packet))
 		return NOT_SIP;
 	if (!is_sip(&packet->sip))
 		return NOT_SIP;

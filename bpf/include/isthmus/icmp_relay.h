@@ -24,22 +24,22 @@ static __always_inline bool is_forged_outward(const struct ipv4 *packet, const s
 }
 
 /* Whether a packet says that another was too large: to a tunnel's end, perhaps an outer one (RFC 1191 §4; RFC 2003 §4). */
-static __always_inline bool is_fragmentation_needed(struct __sk_buff *skb, const struct ipv4 *packet)
+static __always_inline bool is_fragmentation_needed(frame_t *frame, const struct ipv4 *packet)
 {
 	__u8 message[2];
 
 	return packet->raw.protocol == IPPROTO_ICMP && !is_fragment(packet) &&
-	       !bpf_skb_load_bytes(skb, packet->at + packet->header, message, sizeof(message)) &&
+	       fetch(frame, packet->at + packet->header, message, sizeof(message)) &&
 	       message[0] == ICMP_DEST_UNREACH && message[1] == ICMP_FRAGMENTATION_NEEDED;
 }
 
 /* The same of IPv6 (RFC 4443 §3.2; RFC 2473 §8). */
-static __always_inline bool is_packet_too_big(struct __sk_buff *skb, const struct ipv4 *packet)
+static __always_inline bool is_packet_too_big(frame_t *frame, const struct ipv4 *packet)
 {
 	__u8 type;
 
 	return packet->raw.protocol == IPPROTO_ICMPV6 &&
-	       !bpf_skb_load_bytes(skb, packet->at + packet->header, &type, sizeof(type)) &&
+	       fetch(frame, packet->at + packet->header, &type, sizeof(type)) &&
 	       type == ICMPV6_PACKET_TOO_BIG;
 }
 

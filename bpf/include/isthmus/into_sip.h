@@ -11,7 +11,6 @@
 #include <isthmus/translate_ipv6.h>
 
 /* Not a verdict: the packet is none of IPAE's, and RSIP's program has the next word. */
-#define NOT_OURS (-2)
 #ifndef IPPROTO_IGMP
 #define IPPROTO_IGMP 2
 #endif
@@ -42,38 +41,38 @@ static __always_inline bool is_torn(const struct ipv4 *packet)
 }
 
 /* What becomes of an IPv4 packet that stands for nobody in SIP (spec 6.2, 6.3). */
-static __always_inline int unmapped(struct __sk_buff *skb, const struct ingress *from, const struct ipv4 *packet)
+static __always_inline int unmapped(frame_t *frame, const struct ingress *from, const struct ipv4 *packet)
 {
 	struct sip_realm *home = sip_realm_of(from->realm);
 
 	if (!home || !home->site || !home->sip || home->unmapped == UNMAPPED_PASS)
-		return NOT_OURS;
+		return UNDECIDED;
 	if (is_meant(from->realm, packet->raw.daddr) || mapped(home, packet->raw.daddr))
-		return NOT_OURS;
-	return !checksum_ok(skb, packet) || is_torn(packet) ? MALFORMED : PUNTED;
+		return UNDECIDED;
+	return !checksum_ok(frame, packet) || is_torn(packet) ? MALFORMED : PUNTED;
 }
 
-/* See an IPv4 packet as SIP; 0, NOT_OURS, or why not (seed IPAE 5.1; spec 3.3, 6.2). */
-static __always_inline int from_ipv4(struct __sk_buff *skb, struct ingress *from, struct passage *packet, bool ours)
+/* See an IPv4 packet as SIP; 0, UNDECIDED, or why not (seed IPAE 5.1; spec 3.3, 6.2). */
+static __always_inline int from_ipv4(frame_t *frame, struct ingress *from, struct passage *packet, bool ours)
 {
 	const struct ipv4 *came;
 	struct target found;
 	__u8 hops;
 
 	if (!from || !packet)
-		return NOT_OURS;
+		return UNDECIDED;
 	came = &packet->came_as;
 	if (is_no_host(came->raw.daddr) || came->raw.protocol == IPPROTO_IPV6 || came->raw.protocol == IPPROTO_IGMP)
-		return NOT_OURS;
+		return UNDECIDED;
 	if (!target(from, came->raw.daddr, ours, &found))
-		return ours ? NOT_OURS : unmapped(skb, from, came);
+		return ours ? UNDECIDED : unmapped(frame, from, came);
 	if (rule_flags() & RULE_SLOW)
 		return PUNTED;
-	if (!checksum_ok(skb, came))
+	if (!checksum_ok(frame, came))
 		return MALFORMED;
 	if (found.over)
 		return LEASE_EXPIRED;
-	if (skb->gso_size || (is_fragment(came) && came->raw.protocol == IPPROTO_ICMP))
+	if (segment_octets(frame) || (is_fragment(came) && came->raw.protocol == IPPROTO_ICMP))
 		return PUNTED;
 	if (is_torn(came))
 		return MALFORMED;
@@ -90,7 +89,7 @@ static __always_inline int from_ipv4(struct __sk_buff *skb, struct ingress *from
 	packet->sip.dst[0] = found.address[0];
 	packet->sip.dst[1] = found.address[1];
 	begin(packet, came->raw.protocol, came->raw.ttl - hops, came->at + IPV4_MINIMUM, came->total - IPV4_MINIMUM);
-	if (came->raw.protocol == IPPROTO_ICMP && !with_pseudo_header(skb, packet, true))
+	if (came->raw.protocol == IPPROTO_ICMP && !with_pseudo_header(frame, packet, true))
 		return PUNTED;
 	return 0;
 }
@@ -104,13 +103,13 @@ static __always_inline bool is_to_be_cut(const struct passage *packet)
 }
 
 /* The same of what has been read of a program's packet. */
-static __always_inline int from_program6(struct __sk_buff *skb, struct ingress *from, struct passage *packet)
+static __always_inline int from_program6(frame_t *frame, struct ingress *from, struct passage *packet)
 {
 	const struct ipv6hdr *came = &packet->came_as6;
 	struct endpoint *way;
 
 	way = crossing(route6(from->realm, &came->daddr));
-	if (!way || way->kind != TRANSLATE || way->family != FAMILY_SIP || skb->gso_size)
+	if (!way || way->kind != TRANSLATE || way->family != FAMILY_SIP || segment_octets(frame))
 		return PUNTED;
 	packet->realm = way->realm;
 	join(packet->sip.dst, way->local, way->image, number(&came->daddr.in6_u.u6_addr32[2]));
@@ -123,11 +122,11 @@ static __always_inline int from_program6(struct __sk_buff *skb, struct ingress *
 	if (came->nexthdr != IPPROTO_ICMPV6)
 		return 0;
 	packet->sip.type = IPPROTO_ICMP;
-	return from_icmpv6(skb, packet) ? 0 : PUNTED;
+	return from_icmpv6(frame, packet) ? 0 : PUNTED;
 }
 
-/* See what a program sent by an IPv6 socket as SIP; 0, NOT_OURS, or why not (spec 8.2). */
-static __noinline int from_ipv6(struct __sk_buff *skb, struct ingress *from, struct passage *packet)
+/* See what a program sent by an IPv6 socket as SIP; 0, UNDECIDED, or why not (spec 8.2). */
+static __noinline int from_ipv6(frame_t *frame, struct ingress *from, struct passage *packet)
 {
 	const struct ipv6hdr *came;
 	struct cursor cursor;
@@ -135,11 +134,11 @@ static __noinline int from_ipv6(struct __sk_buff *skb, struct ingress *from, str
 	__u8 type;
 
 	if (!from || !packet)
-		return NOT_OURS;
+		return UNDECIDED;
 	came = &packet->came_as6;
 	cursor.at = from->link;
-	cursor.end = skb->len;
-	if (!parse_ipv6(skb, cursor, &packet->came_as6, &ends) || is_extension(came->nexthdr))
+	cursor.end = frame_octets(frame);
+	if (!parse_ipv6(frame, cursor, &packet->came_as6, &ends) || is_extension(came->nexthdr))
 		return MALFORMED;
 	if (came->daddr.in6_u.u6_addr8[0] == 0xff && came->nexthdr != IPPROTO_FRAGMENT)
 		return FORBIDDEN_SIP_ADDRESS;
@@ -148,12 +147,12 @@ static __noinline int from_ipv6(struct __sk_buff *skb, struct ingress *from, str
 	if (came->nexthdr == IPPROTO_FRAGMENT)
 		return PUNTED;
 	if (came->nexthdr == IPPROTO_ICMPV6) {
-		if (packet->octets && !bpf_skb_load_bytes(skb, packet->at, &type, sizeof(type)) && is_discovery(type))
+		if (packet->octets && fetch(frame, packet->at, &type, sizeof(type)) && is_discovery(type))
 			return FORBIDDEN_SIP_ADDRESS;
 		if (packet->octets < sizeof(packet->icmp))
 			return PUNTED;
 	}
-	return rule_flags() & RULE_SLOW ? PUNTED : from_program6(skb, from, packet);
+	return rule_flags() & RULE_SLOW ? PUNTED : from_program6(frame, from, packet);
 }
 
 #endif

@@ -8,6 +8,7 @@
 
 #include <isthmus/path.h>
 #include <isthmus/scratch.h>
+#include <isthmus/slices.h>
 
 #ifndef IPPROTO_IPIP
 #define IPPROTO_IPIP 4
@@ -39,22 +40,6 @@ static __always_inline bool take(struct entry *entry, const struct binding *foun
 	entry->remote = found->remote[0];
 	entry->remote_port = found->remote_port;
 	entry->remote_length = found->remote_length;
-	return true;
-}
-
-/* Find whose the slice of a port is; true if there is no more to ask than who holds its address whole. */
-static __always_inline bool by_slice(const struct flow *flow, const struct address *address, struct entry *entry)
-{
-	__u32 number = address->first_slice + (flow->value >> (address->slice_shift & 15));
-	__u64 *slot = bpf_map_lookup_elem(&slices, &number);
-	__u64 word = slot ? *(volatile __u64 *)slot : 0;
-
-	entry->flags = word & SLICE_CLAIMED;
-	if (word & SLICE_SPLIT)
-		return false;
-	entry->endpoint = word >> SLICE_ENDPOINT_SHIFT & SLICE_ENDPOINT_MASK;
-	entry->deadline = word >> SLICE_DEADLINE_SHIFT;
-	entry->flags |= word & SLICE_CONTACTED;
 	return true;
 }
 
@@ -103,18 +88,51 @@ static __noinline int beyond_slices(const struct flow *flow, struct entry *entry
 	return by_address(flow, entry);
 }
 
+/* Find the way into a realm. */
+static __always_inline struct realm *realm_of(__be32 number)
+{
+	__u32 at = bpf_ntohl(number) % REALMS;
+	struct realm *realm = bpf_map_lookup_elem(&realms, &at);
+
+	return realm && realm->number == number ? realm : 0;
+}
+
+/* Find the slice of a port at an address of the realm's run; ADDRESS_UNSLICED if it is none. */
+static __always_inline __u32 slice_in_run(const struct flow *flow, struct entry *entry)
+{
+	struct realm *realm = flow->kind == PORT ? realm_of(flow->realm) : 0;
+	__u32 nth, shift;
+
+	if (!realm)
+		return ADDRESS_UNSLICED;
+	nth = bpf_ntohl(flow->local) - realm->run_address;
+	if (nth >= realm->run_length)
+		return ADDRESS_UNSLICED;
+	shift = realm->run_shift & 15;
+	entry->slice_shift = shift;
+	return realm->run_slice + (nth << (16 - shift)) + ((__u32)flow->value >> shift);
+}
+
 /* Find the binding that the local side of a flow belongs to, most specific first (RFC 3102 §3.2). */
-static __always_inline bool lookup(const struct flow *flow, struct entry *entry)
+static __always_inline bool lookup(const struct flow *flow, struct entry *entry, __u32 now)
 {
 	struct place key = place(flow->realm, flow->local);
-	struct address *address = flow->kind ? bpf_map_lookup_elem(&addresses, &key) : 0;
-	bool in_part = address;
+	struct address *address = 0;
+	bool in_part = true;
+	__u32 number;
 
 	__builtin_memset(entry, 0, sizeof(*entry));
-	if (address)
-		entry->slice_shift = address->slice_shift;
-	if (address && flow->kind == PORT && address->first_slice != ADDRESS_UNSLICED) {
-		in_part = !by_slice(flow, address, entry);
+	number = slice_in_run(flow, entry);
+	if (number == ADDRESS_UNSLICED) {
+		address = flow->kind ? bpf_map_lookup_elem(&addresses, &key) : 0;
+		in_part = address;
+		if (address)
+			entry->slice_shift = address->slice_shift;
+		if (address && flow->kind == PORT && address->first_slice != ADDRESS_UNSLICED)
+			number = address->first_slice + (flow->value >> (address->slice_shift & 15));
+	}
+	if (number != ADDRESS_UNSLICED) {
+		in_part = !by_brief(number, entry, now) && !by_slice(number, entry);
 		if (entry->endpoint) {
 			entry->flags |= BINDING_PORT | BINDING_SLICE;
 			return true;
@@ -126,7 +144,7 @@ static __always_inline bool lookup(const struct flow *flow, struct entry *entry)
 }
 
 /* Find by whose right an owner sends ESP or AH, which carry their peer's SPI (RFC 3104 §4). */
-static __noinline int lookup_holder(const struct flow *flow, __u32 owner, struct entry *entry)
+static __noinline int lookup_holder(const struct flow *flow, __u64 owner, struct entry *entry)
 {
 	struct demux_key key = { .kind = HOLDER, .value = owner };
 	struct binding *found;
@@ -147,15 +165,26 @@ static __always_inline struct endpoint *endpoint_of(const struct entry *entry)
 	return bpf_map_lookup_elem(&endpoints, &entry->endpoint);
 }
 
+/* The tag of who holds a binding, and (IPv4) the other end of its tunnel; a template has them but for the last bits. */
+static __always_inline __u64 owner_of(const struct entry *entry, const struct endpoint *tunnel)
+{
+	return tunnel->owner | entry->holder;
+}
+
+static __always_inline __be32 far_end(const struct entry *entry, const struct endpoint *tunnel)
+{
+	return tunnel->remote[0] | bpf_htonl(entry->holder);
+}
+
 /* The same, and it is this owner's. */
-static __always_inline bool is_holder(const struct flow *flow, __u32 owner, struct entry *entry)
+static __always_inline bool is_holder(const struct flow *flow, __u64 owner, struct entry *entry)
 {
 	struct endpoint *tunnel;
 
 	if (!lookup_holder(flow, owner, entry))
 		return false;
 	tunnel = endpoint_of(entry);
-	return tunnel && tunnel->owner == owner;
+	return tunnel && owner_of(entry, tunnel) == owner;
 }
 
 /* Find by whose right a program of ours sends ESP or AH: that of whomever its address is leased from. */
@@ -180,12 +209,12 @@ static __noinline int lookup_any_holder(const struct flow *flow, struct entry *e
  * An owner has sent ESP or AH. The first keeps a path while he may send at all, so that nobody takes over another's
  * errors by sending as he does. Written only where it is news: the line is shared between processors.
  */
-static __noinline int note_path(const struct flow *flow, __u32 protocol, __u32 owner)
+static __noinline int note_path(const struct flow *flow, __u32 protocol, __u64 owner)
 {
 	struct path path = { owner };
 	struct path_key key;
 	struct entry entry;
-	__u32 known;
+	__u64 known;
 
 	if (!flow)
 		return 0;
@@ -202,7 +231,7 @@ static __noinline int by_path(const struct flow *flow, __u32 protocol, struct en
 {
 	struct address *address;
 	struct place key;
-	__u32 owner;
+	__u64 owner;
 	bool whole;
 
 	if (!flow || !entry)
@@ -224,11 +253,11 @@ static __noinline int by_path(const struct flow *flow, __u32 protocol, struct en
 }
 
 /* Find the binding that a packet toward one belongs to (RFC 3102 §3.2, §6.2). */
-static __always_inline bool lookup_inward(const struct ends *both, const struct flow *flow, struct entry *entry)
+static __always_inline bool lookup_inward(const struct ends *both, const struct flow *flow, struct entry *entry, __u32 now)
 {
 	if (flow->kind == SPI && both->quoted)
 		return by_path(flow, both->protocol, entry);
-	return lookup(flow, entry);
+	return lookup(flow, entry, now);
 }
 
 /* Whether the reference plane may know more of a packet for which nothing was found: cookies, odd claims of SPIs. */
@@ -247,6 +276,17 @@ static __noinline int may_be_known(const struct flow *flow, __u32 protocol)
 		return address->flags & ADDRESS_COOKIES;
 	return address->flags & ADDRESS_SPIS_SEVERAL && flow->value >= address->spi_first &&
 	       flow->value <= address->spi_last;
+}
+
+/* Find where the packets of an interface are. */
+static __always_inline struct interface *interface_of(__u32 index)
+{
+	__u32 at = index % NEAR_INTERFACES;
+	struct interface *near = bpf_map_lookup_elem(&near_interfaces, &at);
+
+	if (near && near->index == index)
+		return near;
+	return bpf_map_lookup_elem(&interfaces, &index);
 }
 
 /* Find the tunnel end of ours that an address is (RFC 3103 §8.6). */
@@ -270,15 +310,6 @@ static __always_inline const struct tunnel_end *tunnel_end6(const struct interfa
 	if (is_same(key.address, interface->first6_address))
 		return &interface->first6;
 	return bpf_map_lookup_elem(&tunnel_ends, &key);
-}
-
-/* Find the way into a realm. */
-static __always_inline struct realm *realm_of(__be32 number)
-{
-	__u32 at = bpf_ntohl(number) % REALMS;
-	struct realm *realm = bpf_map_lookup_elem(&realms, &at);
-
-	return realm && realm->number == number ? realm : 0;
 }
 
 /* What IPAE knows of a realm; null if that is none of the border's. */
@@ -312,19 +343,21 @@ static __noinline int begins_again(__be32 realm, __be32 address, __u8 protocol)
  * Find the tag of who sent a tunnelled packet; 0 if that has not registered (RFC 3103 §7). The tunnel that the packet
  * should have come through, if one was found, says so of its own other end: nearly always the answer.
  */
-static __always_inline __u32 sender(__be32 realm, __be32 address, const struct endpoint *tunnel)
+static __always_inline __u64 sender(__be32 realm, __be32 address, const struct entry *entry,
+				    const struct endpoint *tunnel)
 {
 	struct place key = place(realm, address);
 	struct owner *owner;
 
 	if (tunnel && (tunnel->flags & (ENDPOINT_REGISTERED | ENDPOINT_IPV6)) == ENDPOINT_REGISTERED &&
-	    tunnel->remote[0] == address && tunnel->realm == realm)
-		return tunnel->owner;
+	    far_end(entry, tunnel) == address && tunnel->realm == realm)
+		/* owner_of(), but known before the binding is: what is done with it need not wait for that. */
+		return (__u64)bpf_ntohl(realm) << 32 | bpf_ntohl(address);
 	owner = bpf_map_lookup_elem(&owners, &key);
 	return owner && owner->registered ? owner->tag : 0;
 }
 
-static __noinline __u32 sender6(__be32 realm, const struct ipv6hdr *outer, const struct endpoint *tunnel)
+static __noinline __u64 sender6(__be32 realm, const struct ipv6hdr *outer, const struct endpoint *tunnel)
 {
 	struct place key = { .realm = realm };
 	struct owner *owner;
@@ -408,17 +441,23 @@ static __always_inline enum reason remote_limit(const struct entry *entry, const
 }
 
 /* Whether an owner holds anything of an address: what tells error 313 from 312. */
-static __always_inline bool holds_address(__u32 owner, __be32 realm, __be32 address)
+static __always_inline bool holds_address(__u64 owner, __be32 realm, __be32 address)
 {
-	struct holding_key key = { .length = 32 + 32 + 32, .owner = owner, .place = place(realm, address) };
+	struct holding_key key = { .owner = owner, .place = place(realm, address) };
+	struct wide_key wide = {
+		.length = 64 + 32 + 32,
+		.owner_upper = bpf_htonl(owner >> 32),
+		.owner_lower = bpf_htonl(owner),
+		.place = key.place,
+	};
 
-	return bpf_map_lookup_elem(&holdings, &key);
+	return bpf_map_lookup_elem(&holdings, &key) || bpf_map_lookup_elem(&wide_holdings, &wide);
 }
 
 /* Say why a host may not send what it sent (RFC 3103 §10.4; RFC 3102 §6.2). */
-static __always_inline enum reason refusal(const struct flow *flow, __u32 owner, __be32 source, bool error)
+static __noinline int refusal(const struct flow *flow, __u64 owner, __be32 source, bool error)
 {
-	if (!holds_address(owner, flow->realm, source))
+	if (!flow || !holds_address(owner, flow->realm, source))
 		return SOURCE_ADDRESS_NOT_LEASED;
 	if (error)
 		return FORGED_QUOTE;

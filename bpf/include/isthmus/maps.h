@@ -15,6 +15,14 @@ struct {
 	__type(value, struct interface);
 } interfaces SEC(".maps");
 
+/* The same by ifindex modulo NEAR_INTERFACES, of those that are alone there: most are, and an array is asked sooner. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NEAR_INTERFACES);
+	__type(key, __u32);
+	__type(value, struct interface);
+} near_interfaces SEC(".maps");
+
 /* Realm number -> its interface, and the port to the reference plane. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -66,6 +74,15 @@ struct {
 	__type(value, __u64);
 } slices SEC(".maps");
 
+/* Direct words but for their deadlines, fifteen to a line of the cache; user space has it mapped. * */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1 << 12);
+	__type(key, __u32);
+	__type(value, struct brief);
+} briefs SEC(".maps");
+
 /* SPIs that are held, in aligned blocks. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -103,12 +120,21 @@ struct {
 
 /* Which addresses an owner holds anything of; read on the way to a drop only. * */
 struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1 << 20);
 	__type(key, struct holding_key);
 	__type(value, __u32);
 } holdings SEC(".maps");
+
+/* Which prefixes, of more than one address, it holds anything of. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct wide_key);
+	__type(value, __u32);
+} wide_holdings SEC(".maps");
 
 /* Peers that owners have written to. */
 struct {
@@ -225,6 +251,47 @@ struct {
 	__type(key, __u32);
 	__type(value, struct next_hop);
 } next_hops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NEXT_HOPS6);
+	__type(key, __u32);
+	__type(value, struct next_hop6);
+} next_hops6 SEC(".maps");
+
+/* Which destinations go the same way; user space has it mapped. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GROUP_ELEMENTS);
+	__type(key, __u32);
+	__type(value, struct group_words);
+} groups SEC(".maps");
+
+/* And by which gateway. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, GROUPS);
+	__type(key, __u32);
+	__type(value, struct gateway);
+} gateways SEC(".maps");
+
+/* As long as that is true. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct followed);
+} followed SEC(".maps");
+
+/* Where packets of a group went in this tick. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, GROUPS);
+	__type(key, __u32);
+	__type(value, struct next_hop);
+} group_hops SEC(".maps");
 
 /* What by_prefix last said. */
 struct {

@@ -23,7 +23,7 @@ static __always_inline struct path_key path_key(const struct flow *flow, __u32 p
 }
 
 /* Whose packet an error quotes; 0 if nobody's. The flow is the error's. */
-static __always_inline __u32 path_owner(const struct flow *flow, __u32 protocol)
+static __always_inline __u64 path_owner(const struct flow *flow, __u32 protocol)
 {
 	struct path_key key = path_key(flow, protocol);
 	struct path *known = bpf_map_lookup_elem(&paths, &key);

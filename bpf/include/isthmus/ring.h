@@ -22,7 +22,7 @@ static __always_inline __u16 next_slot(void)
 }
 
 /* Keep the beginning of the SIP packet in a datagram, which stands in the buffer. */
-static __always_inline void note_sent(struct __sk_buff *skb, __u32 at, __u32 octets, const struct iphdr *outer,
+static __always_inline void note_sent(frame_t *frame, __u32 at, __u32 octets, const struct iphdr *outer,
 				      __be32 realm, __u32 now)
 {
 	__u32 number = bpf_ntohs(outer->id);
@@ -35,14 +35,14 @@ static __always_inline void note_sent(struct __sk_buff *skb, __u32 at, __u32 oct
 	slot->remote = outer->daddr;
 	if (octets >= RING_OCTETS) {
 		slot->octets = RING_OCTETS;
-		bpf_skb_load_bytes(skb, at, slot->sip, RING_OCTETS);
+		fetch(frame, at, slot->sip, RING_OCTETS);
 		return;
 	}
 	octets &= RING_OCTETS - 1;
 	asm volatile("" : "+r"(octets)); /* the verifier does not know what the compiler does */
 	slot->octets = octets;
 	if (octets >= SIP_OCTETS && octets < RING_OCTETS)
-		bpf_skb_load_bytes(skb, at, slot->sip, octets);
+		fetch(frame, at, slot->sip, octets);
 }
 
 /* What is known of a way; null if nothing. */

@@ -15,6 +15,7 @@ struct entry {
 	__u16 remote_port;
 	__u8 remote_length;
 	__u8 slice_shift; /* with BINDING_SLICE: how many ports the slice has, as a power of two */
+	__u32 holder; /* of a direct word: what its endpoint, a template, lacks of the owner's address, as a number; else 0 */
 };
 
 /* Where a packet came in. */
@@ -41,7 +42,7 @@ struct scratch {
 	__u64 clock; /* the tick in which this processor last read the clock (upper half), and the second that it read */
 	struct arrival arrival;
 	struct ipv6hdr outer;	     /* that a packet came in, or will go out by */
-	struct bpf_fib_lookup route; /* of an IPv6 packet */
+	struct bpf_fib_lookup route; /* what the kernel's routing is asked */
 };
 
 struct {

@@ -133,9 +133,9 @@ static __always_inline __u16 exchange(__u16 old, __u64 gone, __u64 come)
 }
 
 /* Read the header of a SIP packet; false if it is cut short. */
-static __always_inline bool parse_sip(struct __sk_buff *skb, struct cursor cursor, struct passage *packet)
+static __always_inline bool parse_sip(frame_t *frame, struct cursor cursor, struct passage *packet)
 {
-	if (!parse_octets(skb, &cursor, &packet->sip, sizeof(packet->sip)))
+	if (!parse_octets(frame, &cursor, &packet->sip, sizeof(packet->sip)))
 		return false;
 	packet->at = cursor.at;
 	packet->octets = bpf_ntohs(packet->sip.octets);

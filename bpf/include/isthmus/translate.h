@@ -9,59 +9,34 @@
 #include <isthmus/images.h>
 #include <isthmus/tunnel.h>
 
-/* Make what stands between link header and payload so many octets longer, or shorter. */
-static __always_inline bool reframe(struct __sk_buff *skb, __s32 more)
-{
-	return !more || !bpf_skb_adjust_room(skb, more, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
-}
-
-/* Cut off what follows the payload. */
-static __always_inline bool trim_payload(struct __sk_buff *skb, const struct passage *packet)
-{
-	__u32 end = packet->at + packet->octets;
-
-	return skb->len == end || !bpf_skb_change_tail(skb, end, 0);
-}
-
-/* Let a packet be one of the other version of IP: 20 octets less for IPv4, 20 more for IPv6 stand before the payload. */
-static __always_inline bool as_version(struct __sk_buff *skb, __u32 link, __u16 type)
-{
-	return !bpf_skb_change_proto(skb, bpf_htons(type), 0) && store_type(skb, link, type);
-}
-
 /*
  * Put so many octets of header before the payload, whatever stood there; "type" is the EtherType that goes with them.
  * False if Linux does not make the room.
  */
-static __noinline int make_room(struct __sk_buff *skb, const struct ingress *from, struct passage *packet, __u32 octets,
+static __noinline int make_room(frame_t *frame, const struct ingress *from, struct passage *packet, __u32 octets,
 				__u32 type)
 {
 	__s32 more;
 
-	if (!from || !packet || !trim_payload(skb, packet))
+	if (!from || !packet || !cut(frame, packet->at + packet->octets))
 		return 0;
 	more = (__s32)octets - (__s32)(packet->at - from->link);
-	if (skb->protocol != bpf_htons(type)) {
-		if (!as_version(skb, from->link, type))
-			return 0;
-		more += type == ETH_P_IP ? 20 : -20;
-	}
 	packet->at = from->link + octets;
-	return reframe(skb, more);
+	return reframe(frame, from->link, more, type);
 }
 
 /* Write the ICMP header anew, where its checksum has changed. */
-static __always_inline bool store_icmp(struct __sk_buff *skb, const struct passage *packet)
+static __always_inline bool store_icmp(frame_t *frame, const struct passage *packet)
 {
-	return !packet->rewritten || store(skb, packet->at, &packet->icmp, 4);
+	return !packet->rewritten || store(frame, packet->at, &packet->icmp, 4);
 }
 
 /* Read the ICMP header of the payload; false if it is cut short. */
-static __always_inline bool parse_echo(struct __sk_buff *skb, struct passage *packet)
+static __always_inline bool parse_echo(frame_t *frame, struct passage *packet)
 {
 	if (packet->rewritten)
 		return true;
-	return packet->octets >= sizeof(packet->icmp) && load(skb, packet->at, &packet->icmp, sizeof(packet->icmp));
+	return packet->octets >= sizeof(packet->icmp) && load(frame, packet->at, &packet->icmp, sizeof(packet->icmp));
 }
 
 static __always_inline bool is_echo(const struct icmp *icmp)
@@ -70,11 +45,11 @@ static __always_inline bool is_echo(const struct icmp *icmp)
 }
 
 /* Let an ICMP checksum be that of SIP, or of IPv4 again, which has no pseudo-header (spec 2.6). */
-static __always_inline bool with_pseudo_header(struct __sk_buff *skb, struct passage *packet, bool come)
+static __always_inline bool with_pseudo_header(frame_t *frame, struct passage *packet, bool come)
 {
 	__u64 total;
 
-	if (rule_flags() & RULE_ICMP_SLOW || !parse_echo(skb, packet) || !is_echo(&packet->icmp))
+	if (rule_flags() & RULE_ICMP_SLOW || !parse_echo(frame, packet) || !is_echo(&packet->icmp))
 		return false;
 	total = pseudo_sum(&packet->sip, packet->octets);
 	packet->icmp.checksum = come ? exchange(packet->icmp.checksum, 0, total) :

@@ -29,12 +29,12 @@ static __always_inline __u16 first_word(const struct icmp *icmp)
 }
 
 /* The same between ICMPv6 and SIP: both have one, and other numbers for echo (spec 8.1). */
-static __always_inline bool from_icmpv6(struct __sk_buff *skb, struct passage *packet)
+static __always_inline bool from_icmpv6(frame_t *frame, struct passage *packet)
 {
 	__u16 before, after;
 	__u64 gone, come;
 
-	if (rule_flags() & RULE_ICMP_SLOW || !parse_echo(skb, packet))
+	if (rule_flags() & RULE_ICMP_SLOW || !parse_echo(frame, packet))
 		return false;
 	if (packet->icmp.type != ICMPV6_ECHO && packet->icmp.type != ICMPV6_ECHOREPLY)
 		return false;
@@ -48,12 +48,12 @@ static __always_inline bool from_icmpv6(struct __sk_buff *skb, struct passage *p
 	return true;
 }
 
-static __always_inline bool to_icmpv6(struct __sk_buff *skb, struct passage *packet)
+static __always_inline bool to_icmpv6(frame_t *frame, struct passage *packet)
 {
 	__u16 before, after;
 	__u64 gone, come;
 
-	if (rule_flags() & RULE_ICMP_SLOW || !parse_echo(skb, packet) || !is_echo(&packet->icmp))
+	if (rule_flags() & RULE_ICMP_SLOW || !parse_echo(frame, packet) || !is_echo(&packet->icmp))
 		return false;
 	before = first_word(&packet->icmp);
 	packet->icmp.type = packet->icmp.type == ICMP_ECHO ? ICMPV6_ECHO : ICMPV6_ECHOREPLY;

@@ -18,8 +18,6 @@
 #define ECN_ECT0 2
 #define ECN_CE 3
 #define MUST_DROP (-1)
-/* Newer than the headers of Debian 12 (Linux 6.4): what is left is IPv4. Without it IPv6 stays IPv6, IPv4 IPv4. */
-#define ADJ_ROOM_DECAP_L3_IPV4 (1ULL << 7)
 
 /* The GRE header that we write and, as its first half, read (RFC 2784 §2). */
 struct gre {
@@ -52,7 +50,7 @@ static __always_inline __u32 overhead(__u32 header, __u32 kind)
  * The protocol of what an IPv6 packet carries: IPPROTO_IPIP or IPPROTO_GRE, 0 if it is not tunnelled, and
  * IPPROTO_FRAGMENT if the reference plane has to look, for fragments and options (RFC 8200 §4; RFC 2473 §4.1.1).
  */
-static __noinline int tunnelled6(struct __sk_buff *skb, __u32 at, __u8 next)
+static __noinline int tunnelled6(frame_t *frame, __u32 at, __u8 next)
 {
 	__u8 option[2];
 
@@ -61,7 +59,7 @@ static __noinline int tunnelled6(struct __sk_buff *skb, __u32 at, __u8 next)
 			return i ? IPPROTO_FRAGMENT : next;
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
 			return 0;
-		if (bpf_skb_load_bytes(skb, at, option, sizeof(option)))
+		if (!fetch(frame, at, option, sizeof(option)))
 			return 0;
 		if (next == IPPROTO_FRAGMENT && option[0] == IPPROTO_DSTOPTS)
 			return IPPROTO_FRAGMENT; /* in the first fragment only, so nobody knows */
@@ -82,11 +80,11 @@ static __always_inline int egress_tos(__u8 outer, __u8 inner)
 }
 
 /* Go beyond the GRE header of a tunnelled packet; 0 or why not (RFC 2784 §2.2, §2.3). */
-static __always_inline enum reason parse_gre(struct __sk_buff *skb, struct cursor *cursor)
+static __always_inline enum reason parse_gre(frame_t *frame, struct cursor *cursor)
 {
 	struct gre gre;
 
-	if (!parse_octets(skb, cursor, &gre, sizeof(gre)) || gre.bits & bpf_htons(GRE_MUST_BE_ZERO) ||
+	if (!parse_octets(frame, cursor, &gre, sizeof(gre)) || gre.bits & bpf_htons(GRE_MUST_BE_ZERO) ||
 	    gre.protocol_type != bpf_htons(ETH_P_IP))
 		return MALFORMED;
 	/* The reference plane adds it up. */
@@ -97,17 +95,17 @@ static __always_inline enum reason parse_gre(struct __sk_buff *skb, struct curso
  * Look into a tunnelled packet, checking whatever can be checked without a table; 0 or why it is dropped or punted.
  * RFC 2003 §3 and RFC 2784 §2 for the format, RFC 1122 §3.2.1.2 for the inner checksum.
  */
-static __always_inline enum reason decapsulate(struct __sk_buff *skb, const struct ipv4 *outer, struct ipv4 *inner)
+static __always_inline enum reason decapsulate(frame_t *frame, const struct ipv4 *outer, struct ipv4 *inner)
 {
 	struct cursor cursor = payload(outer);
 
 	if (outer->raw.protocol == IPPROTO_GRE) {
-		enum reason refused = parse_gre(skb, &cursor);
+		enum reason refused = parse_gre(frame, &cursor);
 
 		if (refused)
 			return refused;
 	}
-	if (!parse_ipv4(skb, cursor, inner) || !checksum_ok(skb, inner))
+	if (!parse_ipv4(frame, cursor, inner) || !checksum_ok(frame, inner))
 		return MALFORMED;
 	if (is_fragment(inner))
 		return PUNTED;
@@ -117,26 +115,26 @@ static __always_inline enum reason decapsulate(struct __sk_buff *skb, const stru
 }
 
 /* Largest packet on the wire: the packet, or one segment of a large one. */
-static __noinline __u32 wire_octets(struct __sk_buff *skb, const struct ipv4 *packet)
+static __noinline __u32 wire_octets(frame_t *frame, const struct ipv4 *packet)
 {
 	__u32 transport = sizeof(struct udphdr);
 	__u8 offset = 0;
 
 	if (!packet)
 		return 0;
-	if (!skb->gso_size)
+	if (!segment_octets(frame))
 		return packet->total;
 	if (packet->raw.protocol == IPPROTO_TCP) {
-		bpf_skb_load_bytes(skb, packet->at + packet->header + 12, &offset, 1);
+		fetch(frame, packet->at + packet->header + 12, &offset, 1);
 		transport = (offset >> 4) * 4;
 	}
-	return packet->header + transport + skb->gso_size;
+	return packet->header + transport + segment_octets(frame);
 }
 
 /* Whether a packet, or a segment of it, is larger than its way carries. */
-static __always_inline bool is_too_big(struct __sk_buff *skb, const struct ipv4 *packet, __u32 mtu)
+static __always_inline bool is_too_big(frame_t *frame, const struct ipv4 *packet, __u32 mtu)
 {
-	return packet->total > mtu && wire_octets(skb, packet) > mtu;
+	return packet->total > mtu && wire_octets(frame, packet) > mtu;
 }
 
 /*
@@ -162,21 +160,20 @@ static __always_inline void amend(struct ipv4 *packet, __u8 tos, bool hop)
 	packet->raw.check = check;
 }
 
-static __always_inline bool store_amended(struct __sk_buff *skb, __u32 at, const struct ipv4 *packet)
+static __always_inline bool store_amended(frame_t *frame, __u32 at, const struct ipv4 *packet)
 {
-	return store(skb, at, &packet->raw, 12);
+	return store(frame, at, &packet->raw, 12);
 }
 
 /* Cut off what follows the packet's total length. */
-static __always_inline bool trim(struct __sk_buff *skb, const struct ipv4 *packet)
+static __always_inline bool trim(frame_t *frame, const struct ipv4 *packet)
 {
-	__u32 end = packet->at + packet->total;
-
-	return skb->len == end || (!skb->gso_size && !bpf_skb_change_tail(skb, end, 0));
+	return cut(frame, packet->at + packet->total);
 }
 
 /* Write the outer header of a tunnel (RFC 2003 §3.1; RFC 6040 §4.1; RFC 2784 §2). */
-static __always_inline void outer_header(struct outer *outer, const struct ipv4 *inner, const struct endpoint *tunnel)
+static __always_inline void outer_header(struct outer *outer, const struct ipv4 *inner, const struct endpoint *tunnel,
+					 __be32 remote)
 {
 	__u32 total = inner->total + overhead(sizeof(struct iphdr), tunnel->kind);
 
@@ -191,7 +188,7 @@ static __always_inline void outer_header(struct outer *outer, const struct ipv4 
 	outer->ip.ttl = OUTER_TTL;
 	outer->ip.protocol = tunnel->kind == GRE ? IPPROTO_GRE : IPPROTO_IPIP;
 	outer->ip.saddr = tunnel->local[0];
-	outer->ip.daddr = tunnel->remote[0];
+	outer->ip.daddr = remote;
 	outer->ip.check = checksum(&outer->ip);
 	outer->gre.protocol_type = bpf_htons(ETH_P_IP);
 }
@@ -213,43 +210,12 @@ static __always_inline void outer_header6(struct ipv6hdr *outer, const struct ip
 	__builtin_memcpy(&outer->daddr, tunnel->remote, sizeof(outer->daddr));
 }
 
-/* Make or take away room between link header and IP header. */
-static __always_inline bool grow(struct __sk_buff *skb, __u32 octets, __u32 kind)
-{
-	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
-	__u64 encap = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | (kind == GRE ? BPF_F_ADJ_ROOM_ENCAP_L4_GRE : 0);
-
-	if (!bpf_skb_adjust_room(skb, octets, BPF_ADJ_ROOM_MAC, flags | encap))
-		return true;
-	/* What came out of a tunnel just now is still marked as tunnelled, and Linux marks nothing twice. */
-	return !skb->gso_size && !bpf_skb_adjust_room(skb, octets, BPF_ADJ_ROOM_MAC, flags);
-}
-
-/* "over6": whether what is there is IPv6 already. */
-static __always_inline bool grow6(struct __sk_buff *skb, __u32 octets, __u32 kind, bool over6)
-{
-	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
-	__u64 encap = BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | (kind == GRE ? BPF_F_ADJ_ROOM_ENCAP_L4_GRE : 0);
-
-	if (!bpf_skb_adjust_room(skb, octets, BPF_ADJ_ROOM_MAC, flags | encap))
-		return true;
-	/* Without the mark IPv4 stays IPv4: the reference plane puts it into the tunnel. */
-	return over6 && !skb->gso_size && !bpf_skb_adjust_room(skb, octets, BPF_ADJ_ROOM_MAC, flags);
-}
-
-/* "flags": ADJ_ROOM_DECAP_L3_IPV4 if IPv6 is there and IPv4 is left. */
-static __always_inline bool shrink(struct __sk_buff *skb, __u32 octets, __u64 flags)
-{
-	flags |= BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
-	return !bpf_skb_adjust_room(skb, -(__s32)octets, BPF_ADJ_ROOM_MAC, flags);
-}
-
 /* Say in the link header, if there is one, which version of IP follows. */
-static __always_inline bool store_type(struct __sk_buff *skb, __u32 link, __u16 type)
+static __always_inline bool store_type(frame_t *frame, __u32 link, __u16 type)
 {
 	__be16 word = bpf_htons(type);
 
-	return !link || store(skb, link - sizeof(word), &word, sizeof(word));
+	return !link || store(frame, link - sizeof(word), &word, sizeof(word));
 }
 
 /*
@@ -257,67 +223,64 @@ static __always_inline bool store_type(struct __sk_buff *skb, __u32 link, __u16 
  * It has been amended. Octets between link header and packet (of a tunnel that it just left) are reused, so that a
  * large segment turned round keeps its marks. PUNTED if Linux does not make the room; nothing was changed then.
  */
-static __always_inline enum reason encapsulate(struct __sk_buff *skb, __u32 link, bool over6, const struct ipv4 *inner,
-					       const struct endpoint *tunnel, struct outer *outer)
+static __always_inline enum reason encapsulate(frame_t *frame, __u32 link, bool over6, const struct ipv4 *inner,
+					       __u32 kind, const struct outer *outer)
 {
 	__u32 room = inner->at - link;
-	__u32 head = overhead(sizeof(outer->ip), tunnel->kind);
+	__u32 head = overhead(sizeof(outer->ip), kind);
 
-	outer_header(outer, inner, tunnel);
-	if (!trim(skb, inner))
+	if (!trim(frame, inner))
 		return MALFORMED;
-	if (room > head && !shrink(skb, room - head, over6 ? ADJ_ROOM_DECAP_L3_IPV4 : 0))
+	if (room > head && !shrink(frame, room - head, over6))
 		return PUNTED;
-	if (room < head && !grow(skb, head - room, tunnel->kind))
+	if (room < head && !grow(frame, head - room, kind == GRE))
 		return PUNTED;
-	if (!store(skb, link, &outer->ip, sizeof(outer->ip)) || !store_amended(skb, link + head, inner))
+	if (!store(frame, link, &outer->ip, sizeof(outer->ip)) || !store_amended(frame, link + head, inner))
 		return MALFORMED;
-	if (over6 && !store_type(skb, link, ETH_P_IP))
+	if (over6 && !store_type(frame, link, ETH_P_IP))
 		return MALFORMED;
-	if (tunnel->kind == GRE && !store(skb, link + sizeof(outer->ip), &outer->gre, sizeof(outer->gre)))
+	if (kind == GRE && !store(frame, link + sizeof(outer->ip), &outer->gre, sizeof(outer->gre)))
 		return MALFORMED;
 	return 0;
 }
 
 /* The same over IPv6 (RFC 2473 §3). */
-static __noinline int encapsulate6(struct __sk_buff *skb, const struct ingress *from, const struct ipv4 *inner,
-				   const struct endpoint *tunnel)
+static __noinline int encapsulate6(frame_t *frame, const struct ingress *from, const struct ipv4 *inner, __u32 kind,
+				   const struct ipv6hdr *outer)
 {
-	struct scratch *mine = this_scratch();
 	struct gre gre = { .protocol_type = bpf_htons(ETH_P_IP) };
 	__u32 room, head, link;
 
-	if (!mine || !from || !inner || !tunnel)
+	if (!from || !inner || !outer)
 		return MALFORMED;
 	link = from->link;
 	room = inner->at - link;
-	head = overhead(sizeof(mine->outer), tunnel->kind);
-	outer_header6(&mine->outer, inner, tunnel);
-	if (!trim(skb, inner))
+	head = overhead(sizeof(*outer), kind);
+	if (!trim(frame, inner))
 		return MALFORMED;
 	if (room && !from->over6 && room >= head)
 		return PUNTED; /* an IPv4 header with so many options never becomes IPv6 */
-	if (room > head && !shrink(skb, room - head, 0))
+	if (room > head && !shrink(frame, room - head, false))
 		return PUNTED;
-	if (room < head && !grow6(skb, head - room, tunnel->kind, from->over6))
+	if (room < head && !grow6(frame, head - room, kind == GRE, from->over6))
 		return PUNTED;
-	if (!store(skb, link, &mine->outer, sizeof(mine->outer)) || !store_amended(skb, link + head, inner))
+	if (!store(frame, link, outer, sizeof(*outer)) || !store_amended(frame, link + head, inner))
 		return MALFORMED;
-	if (!from->over6 && !store_type(skb, link, ETH_P_IPV6))
+	if (!from->over6 && !store_type(frame, link, ETH_P_IPV6))
 		return MALFORMED;
-	if (tunnel->kind == GRE && !store(skb, link + sizeof(mine->outer), &gre, sizeof(gre)))
+	if (kind == GRE && !store(frame, link + sizeof(*outer), &gre, sizeof(gre)))
 		return MALFORMED;
 	return 0;
 }
 
 /* Take away what stands between link header and packet, which has been amended (RFC 2003 §3.1); as "encapsulate". */
-static __always_inline enum reason emerge(struct __sk_buff *skb, __u32 link, bool over6, const struct ipv4 *inner)
+static __always_inline enum reason emerge(frame_t *frame, __u32 link, bool over6, const struct ipv4 *inner)
 {
-	if (!trim(skb, inner))
+	if (!trim(frame, inner))
 		return MALFORMED;
-	if (!shrink(skb, inner->at - link, over6 ? ADJ_ROOM_DECAP_L3_IPV4 : 0))
+	if (!shrink(frame, inner->at - link, over6))
 		return PUNTED;
-	if (!store_amended(skb, link, inner) || (over6 && !store_type(skb, link, ETH_P_IP)))
+	if (!store_amended(frame, link, inner) || (over6 && !store_type(frame, link, ETH_P_IP)))
 		return MALFORMED;
 	return 0;
 }

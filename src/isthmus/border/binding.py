@@ -6,6 +6,7 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from isthmus.address import Address
 from isthmus.border.crossing import Crossing, Tunnel
@@ -23,8 +24,7 @@ class Method(enum.IntEnum):
     RSIPSEC = 3
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Owner:
+class Owner(NamedTuple):
     """The far end of tunnels: who may hold bindings here.
 
     RSIP knows a host by its private address alone (RFC 3103 §11); at a host it is the gateway.
@@ -39,8 +39,7 @@ class Owner:
         return str(self.address)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class BindingKey:
+class BindingKey(NamedTuple):
     """Names one binding: a bind ID is unique per host, not per gateway (RFC 3103 §8.5)."""
 
     owner: Owner
@@ -66,6 +65,8 @@ class Binding:
         """Refuse bindings that select nothing, or in several places."""
         if not self.selectors:
             raise ValueError(f"binding {self.key} selects nothing")
+        if len(self.selectors) == 1:
+            return
         if len({(each.realm, each.local) for each in self.selectors}) > 1:
             raise ValueError(f"binding {self.key} selects from several addresses")
         if sum(each.kind is None for each in self.selectors) > 1:

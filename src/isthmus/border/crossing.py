@@ -36,6 +36,10 @@ _OVERHEAD = {
 }
 
 
+_SURELY_FITS = 65535 - max(_OVERHEAD.values()) - 4
+"""A tunnel MTU that is right whatever the tunnel adds, in octets."""
+
+
 class Way(NamedTuple):
     """From one end of tunnels to the other: what all tunnels between the two have in common."""
 
@@ -67,7 +71,7 @@ class Tunnel:
             raise ValueError(f"a tunnel has ends of one family, not {self.local} and {self.remote}")
         if self.checksum and self.kind is not TunnelKind.GRE:
             raise ValueError("only GRE has a checksum of its own")
-        if not 68 <= self.mtu <= 65535 - self.overhead:
+        if not 68 <= self.mtu <= _SURELY_FITS and not 68 <= self.mtu <= 65535 - self.overhead:
             raise ValueError(f"tunnel MTU {self.mtu} is not within 68..{65535 - self.overhead}")
 
     @property

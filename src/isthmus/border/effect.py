@@ -14,7 +14,7 @@ never leased again while old packets still flow.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registrati
 
 if TYPE_CHECKING:
     from isthmus.border.mapping import Mapping
+    from isthmus.border.plain import Hosts, PlainLeases
 
 
 class Ending(enum.StrEnum):
@@ -46,10 +47,12 @@ class Peer:
     connection: int = 0
     "0 for UDP; else the number that the driver gave to a TCP connection."
 
-    @property
-    def owner(self) -> Owner:
-        """The host behind it."""
-        return Owner(self.realm, self.address)
+    owner: Owner = field(init=False, repr=False, compare=False)
+    "The host behind it."
+
+    def __post_init__(self) -> None:
+        """Make the owner once: everything about a message begins with it."""
+        object.__setattr__(self, "owner", Owner(self.realm, self.address))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,8 @@ class Bind:
 
     binding: Binding
     lease: Lease
+    renewed: bool = field(default=False, compare=False)
+    "Whether it stood before and holds something else from now on."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +108,15 @@ class Unbind:
     ending: Ending
     binding: Binding | None = field(default=None, compare=False, repr=False)
     "What ends: who keeps no bindings of its own needs to be told."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lapse:
+    """End very many plain leases whose time is up, and registrations of hosts that hold nothing else."""
+
+    leases: tuple[PlainLeases, ...]
+    hosts: Hosts
+    "Who is registered no more."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,15 +159,15 @@ class Send:
     peer: Peer
 
 
-Effect = Register | Deregister | Bind | Extend | Prolong | Unbind | Remember | Send
-Durable = Register | Deregister | Bind | Extend | Prolong | Unbind | Remember
+Effect = Register | Deregister | Bind | Extend | Prolong | Unbind | Lapse | Remember | Send
+Durable = Register | Deregister | Bind | Extend | Prolong | Unbind | Lapse | Remember
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Effects sorted into the four steps that a driver takes, in this order."""
+    """Effects sorted into the steps that a driver takes, in this order."""
 
-    unprogram: tuple[Unbind | Deregister, ...]
+    unprogram: tuple[Unbind | Deregister | Lapse, ...]
     "Told to the plane first."
     persist: tuple[Durable, ...]
     "Told to the store, in one transaction, in the order in which they arose."
@@ -163,29 +177,38 @@ class Plan:
     "Sent last."
 
 
+_ENDS = (Unbind, Deregister, Lapse)
+
+
 def in_order(effects: Iterable[Effect]) -> Plan:
     """Sort a batch of effects into the order of architecture 4.4.
 
     A batch may hold several messages' effects (group commit). What is bound and ended
     within one batch is persisted both ways, for the history, and never programmed.
     """
-    batch: Sequence[Effect] = tuple(effects)
+    unprogram: list[Unbind | Deregister | Lapse] = []
+    persist: list[Durable] = []
+    program: list[Register | Bind | Extend | Prolong] = []
+    answer: list[Send] = []
     ended: dict[BindingKey | Owner, int] = {}
-    for at, effect in enumerate(batch):
+    "How much was to be programmed before it ended."
+    for effect in effects:
+        if isinstance(effect, Send):
+            answer.append(effect)
+            continue
+        persist.append(effect)
+        if isinstance(effect, Remember):
+            continue
+        if not isinstance(effect, _ENDS):
+            program.append(effect)
+            continue
+        unprogram.append(effect)
         if isinstance(effect, Unbind):
-            ended[effect.key] = at
+            ended[effect.key] = len(program)
         elif isinstance(effect, Deregister):
-            ended[effect.owner] = at
-    return Plan(
-        unprogram=tuple(e for e in batch if isinstance(e, Unbind | Deregister)),
-        persist=tuple(e for e in batch if not isinstance(e, Send)),
-        program=tuple(
-            e
-            for at, e in enumerate(batch)
-            if isinstance(e, Register | Bind | Extend | Prolong) and ended.get(_subject(e), -1) < at
-        ),
-        answer=tuple(e for e in batch if isinstance(e, Send)),
-    )
+            ended[effect.owner] = len(program)
+    stands = program if not ended else [e for at, e in enumerate(program) if at >= ended.get(_subject(e), 0)]
+    return Plan(unprogram=tuple(unprogram), persist=tuple(persist), program=tuple(stands), answer=tuple(answer))
 
 
 def _subject(effect: Register | Bind | Extend | Prolong) -> BindingKey | Owner:

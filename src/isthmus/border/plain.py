@@ -9,19 +9,24 @@ stands once for all rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from isthmus.address import Address, Family, Prefix
-from isthmus.border.binding import Binding, BindingKey, Owner
+from isthmus.border.binding import FOREVER, Binding, BindingKey, Lease, Method, Owner, Registration
 from isthmus.border.crossing import Tunnel, TunnelKind
+from isthmus.border.effect import Bind, Deregister, Durable, Ending, Extend, Lapse, Prolong, Register, Remember, Unbind
 from isthmus.border.ranges import Ranges
 from isthmus.border.selector import Admit, Kind, Remote, Selector
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+Single = Register | Deregister | Bind | Extend | Prolong | Unbind | Remember
+"""What concerns one host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +66,90 @@ class PlainLeases:
         """How many leases there are."""
         return len(self.local)
 
+    def at(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> PlainLeases:
+        """Some of them, by a mask or by their places."""
+        return PlainLeases(
+            group=self.group,
+            local=self.local[chosen],
+            first=self.first[chosen],
+            ports=self.ports[chosen],
+            owner=self.owner[chosen],
+            bind_id=self.bind_id[chosen],
+            expires_at=self.expires_at[chosen],
+        )
+
     def bindings(self) -> Iterator[tuple[Binding, float]]:
         """Each as a binding, with its deadline: for who has no use for columns."""
         columns = (self.local, self.first, self.ports, self.owner, self.bind_id, self.expires_at)
         for local, first, ports, owner, bind_id, expires_at in zip(*(c.tolist() for c in columns), strict=True):
             values = Ranges.of((first, first + ports - 1))
             yield plain_binding(self.group, local=local, values=values, owner=owner, bind_id=bind_id), expires_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosts:
+    """Registered IPv4 hosts of one realm."""
+
+    near: int
+    "Its number."
+    address: NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LapsingHosts:
+    """IPv4 hosts of one realm of which something has run out, a column for each number."""
+
+    near: int
+    "Number of their realm."
+    address: NDArray[np.uint32]
+    client_id: NDArray[np.uint32]
+    port: NDArray[np.uint16]
+    "Where its last answer went to, over UDP."
+    gone: NDArray[np.bool_]
+    "Whether its registration has run out; then all of its leases have."
+
+    def at(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> LapsingHosts:
+        """Some of them, by a mask or by their places."""
+        return LapsingHosts(
+            near=self.near,
+            address=self.address[chosen],
+            client_id=self.client_id[chosen],
+            port=self.port[chosen],
+            gone=self.gone[chosen],
+        )
+
+
+def as_effects(plain: Iterable[PlainLeases], registered: Iterable[Hosts]) -> Iterator[Register | Bind]:
+    """What makes columns stand, for a plane that has no use for them; it asks for neither Client ID nor method."""
+    for hosts in registered:
+        for number in hosts.address.tolist():
+            owner = Owner(hosts.near, Address(Family.IPV4, number))
+            yield Register(registration=Registration(owner=owner, client_id=0, expires_at=FOREVER))
+    for binding, expires_at in chain.from_iterable(each.bindings() for each in plain):
+        yield Bind(binding=binding, lease=unnamed(expires_at))
+
+
+def one_by_one(effects: Iterable[Durable]) -> Iterator[Single]:
+    """Effects with what a ``Lapse`` ends one by one, for who has no use for columns."""
+    for effect in effects:
+        if isinstance(effect, Lapse):
+            yield from endings(effect)
+        else:
+            yield effect
+
+
+def endings(lapse: Lapse) -> Iterator[Unbind | Deregister]:
+    """What a ``Lapse`` ends, one by one."""
+    for leases in lapse.leases:
+        for binding, _ in leases.bindings():
+            yield Unbind(key=binding.key, ending=Ending.EXPIRED, binding=binding)
+    for number in lapse.hosts.address.tolist():
+        yield Deregister(owner=Owner(lapse.hosts.near, Address(Family.IPV4, number)), ending=Ending.EXPIRED)
+
+
+def unnamed(expires_at: float) -> Lease:
+    """A lease, for a plane: that asks for neither Client ID nor method."""
+    return Lease(client_id=0, method=Method.RSAP_IP, granted_at=0.0, expires_at=expires_at)
 
 
 def plain_binding(group: PlainGroup, *, local: int, values: Ranges, owner: int, bind_id: int) -> Binding:

@@ -16,19 +16,24 @@ The pool has a seed and no clock: the same calls give the same answers.
 
 from __future__ import annotations
 
-import enum
 import random
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import Owner
 from isthmus.border.ranges import Ranges
 from isthmus.border.resource import Resource
+from isthmus.border.resting import Resting
 from isthmus.border.selector import Kind, Selector
-from isthmus.border.slices import Bag, Slices
-from isthmus.errors import IsthmusError
+from isthmus.border.shared import SharedAddress, Wanted
+from isthmus.border.shortage import PoolError, Shortage, graver
+from isthmus.border.slices import Bag, Slices, below
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["ALL_SPIS", "IKE_PORT", "SPI_FIRST", "Pool", "PoolError", "Quota", "Resource", "Shortage"]
 
@@ -38,35 +43,10 @@ SPI_FIRST = 256
 """0 to 255 are reserved and never leased (RFC 4303 §2.1)."""
 ALL_SPIS = Ranges(((SPI_FIRST, (1 << 32) - 1),))
 """Every SPI that a pool can have."""
-_DRAWS = 64
-"""How many blocks of SPIs are tried at random before all of them are looked at."""
-_FEW_BLOCKS = 1 << 16
-"""All of them are looked at if there are no more than that."""
+_WOKEN_AT_ONCE = 256
+"""How much of what has rested is made free before something is leased, and if that does not suffice."""
+_WOKEN_IN_NEED = 1 << 14
 _NOTHING = Ranges(())
-
-
-class Shortage(enum.Enum):
-    """Why a pool says no."""
-
-    ADDRESS_NOT_OURS = "the address is not in the pool, or not to be had in this way"
-    ADDRESS_IN_USE = "the address is held by somebody else, or resting"
-    PORTS_NOT_OURS = "some of the ports are not in the pool"
-    PORTS_IN_USE = "some of the ports are held by somebody else, or resting"
-    NO_ADDRESS = "no address is free"
-    NO_PORTS = "no address has that many ports free"
-    SPI_NOT_OURS = "some of the SPIs are not in the pool"
-    SPI_IN_USE = "some of the SPIs are held by somebody else, or resting"
-    NO_SPI = "no address has that many SPIs free"
-    IDENTITY_IN_USE = "the IKE initiator is listened for by somebody else"
-    QUOTA = "the host holds as much as it may"
-
-
-class PoolError(IsthmusError):
-    """The pool cannot give what was asked for; nothing was changed."""
-
-    def __init__(self, shortage: Shortage) -> None:
-        super().__init__(shortage.value)
-        self.shortage = shortage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,94 +58,6 @@ class Quota:
     addresses: int = 4
     "Whole addresses."
     spis: int = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """What is to be had of one shared address."""
-
-    ports: Ranges | int | None
-    spis: Ranges | int | None
-    identity: int | None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Shared:
-    """One shared address."""
-
-    slices: Slices
-    spis_offered: Ranges
-    ike: bool
-    spis: set[int] = field(default_factory=set)
-    "SPIs that are leased or resting."
-    identities: set[int] = field(default_factory=set)
-    "IKE initiators that are listened for."
-
-    @property
-    def ports(self) -> Ranges:
-        return self.slices.ports
-
-    def choose(self, wanted: _Wanted, rng: random.Random) -> Shortage | tuple[Ranges | None, Ranges | None]:
-        """Ports and SPIs that this address could give, or why not."""
-        ports: Ranges | None = None
-        spis: Ranges | None = None
-        if wanted.ports is not None:
-            chosen = self._choose_ports(wanted.ports, rng)
-            if isinstance(chosen, Shortage):
-                return chosen
-            ports = chosen
-        if wanted.spis is not None:
-            found = self._choose_spis(wanted.spis, rng)
-            if isinstance(found, Shortage):
-                return found
-            spis = found
-        if wanted.identity in self.identities:
-            return Shortage.IDENTITY_IN_USE
-        return ports, spis
-
-    def _choose_ports(self, ports: Ranges | int, rng: random.Random) -> Shortage | Ranges:
-        if isinstance(ports, int):
-            first = self.slices.find(ports, rng)
-            return Shortage.NO_PORTS if first is None else Ranges.of((first, first + ports - 1))
-        if not self.ports.covers(ports):
-            return Shortage.PORTS_NOT_OURS
-        return ports if all(self.slices.is_free(port) for port in ports) else Shortage.PORTS_IN_USE
-
-    def _choose_spis(self, spis: Ranges | int, rng: random.Random) -> Shortage | Ranges:
-        if isinstance(spis, Ranges):
-            if not self.spis_offered.covers(spis):
-                return Shortage.SPI_NOT_OURS
-            return spis if self.spis.isdisjoint(spis) else Shortage.SPI_IN_USE
-        size = 1 << (spis - 1).bit_length()
-        runs = [
-            range(start, last - spis + 2, size)
-            for first, last in self.spis_offered.pairs
-            if (start := -(-first // size) * size) + spis - 1 <= last
-        ]
-        blocks = sum(map(len, runs))
-        for number in self._order(blocks, rng):
-            first = _item(runs, number)
-            if self.spis.isdisjoint(range(first, first + spis)):
-                return Ranges.of((first, first + spis - 1))
-        return Shortage.NO_SPI
-
-    @staticmethod
-    def _order(blocks: int, rng: random.Random) -> Iterator[int]:
-        """In which order to look at blocks: at random, and if there are few, at every one in the end."""
-        if not blocks:
-            return
-        for _ in range(_DRAWS):
-            yield rng.randrange(blocks)
-        if blocks <= _FEW_BLOCKS:
-            yield from rng.sample(range(blocks), blocks)
-
-
-def _item(runs: list[range], number: int) -> int:
-    for run in runs:
-        if number < len(run):
-            return run[number]
-        number -= len(run)
-    raise IndexError(number)
 
 
 class Pool:
@@ -209,22 +101,38 @@ class Pool:
         self._rng = random.Random(seed)
         offered, by_cookie = dict(spis or {}), frozenset(ike)
         self._shared = {
-            address: _Shared(
+            address: SharedAddress(
+                number=number,
                 slices=Slices(ports - Ranges.of(IKE_PORT) if address in by_cookie else ports, slice_size),
                 spis_offered=_within_spis(offered.get(address, _NOTHING)),
                 ike=address in by_cookie,
             )
-            for address, ports in shared
+            for number, (address, ports) in enumerate(shared)
         }
+        self._addresses = tuple(self._shared)
+        self._with_spis = {at: each for at, each in self._shared.items() if each.spis_offered}
+        self._with_ike = {at: each for at, each in self._shared.items() if each.ike}
+        self._roomy = Bag(address for address, each in self._shared.items() if each.slices.has_room)
+        "The shared addresses that have a free port."
         self._whole = tuple(whole)
         self._free_whole = Bag(address for prefix in self._whole for address in prefix)
         if overlap := [str(address) for address in self._free_whole if address in self._shared]:
             raise ValueError(f"{overlap[0]} cannot be leased both whole and by port")
         if strange := [str(each) for each in (*offered, *by_cookie) if each not in self._shared]:
             raise ValueError(f"{strange[0]} offers SPIs or IKE and is no shared address")
-        self._resting: deque[tuple[float, Resource]] = deque()
-        self._holdings: dict[Owner, Counter[str]] = {}
-        self._addresses: dict[Owner, Counter[Address]] = {}
+        self._resting = Resting()
+        self._noted: dict[Owner, list[Resource]] | None = {}
+        "Who holds what, as long as nobody else keeps that."
+        self._held_by: Callable[[Owner], Iterable[Resource]] = lambda owner: (self._noted or {}).get(owner, ())
+
+    def ask(self, held_by: Callable[[Owner], Iterable[Resource]]) -> None:
+        """Let somebody else know what each owner holds, for its quota and its addresses; the pool forgets it.
+
+        Args:
+            held_by: What a host holds now, in the order in which it got it.
+        """
+        self._noted = None
+        self._held_by = held_by
 
     @property
     def claims(self) -> tuple[Selector, ...]:
@@ -260,6 +168,13 @@ class Pool:
         """How many ports could be leased now."""
         return sum(len(each.slices) for each in self._shared.values())
 
+    def leased_share(self) -> int:
+        """How much is leased or rests, from 0 to 100: of the ports, or if there are none of the whole addresses."""
+        ports = sum(len(each.ports) for each in self._shared.values())
+        total = ports or sum(1 << prefix.family.bits - prefix.length for prefix in self._whole)
+        free = self.free_ports() if ports else self.free_addresses()
+        return -(-100 * (total - free) // total) if total else 0
+
     def free_addresses(self) -> int:
         """How many whole addresses could be leased now."""
         return len(self._free_whole)
@@ -283,7 +198,7 @@ class Pool:
         if address is None and not self._free_whole:
             raise PoolError(Shortage.NO_ADDRESS)
         resource = Resource(realm=self.realm, address=address or self._free_whole.draw(self._rng))
-        self._check_quota(owner, resource)
+        self._check_quota(tuple(self._held_by(owner)), resource)
         self._enter(owner, resource)
         return resource
 
@@ -301,7 +216,38 @@ class Pool:
         Raises:
             PoolError: ADDRESS_NOT_OURS, PORTS_NOT_OURS, PORTS_IN_USE, NO_ADDRESS, NO_PORTS or QUOTA.
         """
-        return self._take(owner, self._shared, address, _Wanted(ports=ports, spis=None, identity=None), now)
+        if address is None and type(ports) is int:
+            run = self._take_run(owner, ports, now)
+            if run is not None:
+                return run
+        return self._take(owner, self._shared, address, Wanted(ports=ports, spis=None, identity=None), now)
+
+    def _take_run(self, owner: Owner, count: int, now: float) -> Resource | None:
+        """What nearly all ask for, without detours: any ports, for a host that holds nothing.
+
+        Returns:
+            What ``_take`` would find; None: what is asked, or who asks, wants a closer look.
+
+        Raises:
+            PoolError: NO_PORTS.
+        """
+        roomy, most = self._roomy, self.quota
+        if not roomy or not 0 < count <= most.ports or not most.bindings or self._resting.is_over(now):
+            return None
+        if self._noted is not None or any(True for _ in self._held_by(owner)):
+            return None
+        start = below(len(roomy), self._rng)
+        for at in range(start - len(roomy), start):
+            address = roomy[at]
+            slices = self._shared[address].slices
+            first = slices.find(count, self._rng)
+            if first is None:
+                continue
+            slices.take_run(first, first + count - 1)
+            if not slices.has_room:
+                roomy.discard(address)
+            return Resource(realm=self.realm, address=address, ports=Ranges(((first, first + count - 1),)))
+        raise PoolError(Shortage.NO_PORTS)
 
     def take_spis(
         self,
@@ -326,8 +272,7 @@ class Pool:
         Raises:
             PoolError: SPI_NOT_OURS, SPI_IN_USE or NO_SPI, or what ``take_ports`` raises.
         """
-        fit = {at: each for at, each in self._shared.items() if each.spis_offered}
-        return self._take(owner, fit, address, _Wanted(ports=ports, spis=spis, identity=None), now)
+        return self._take(owner, self._with_spis, address, Wanted(ports=ports, spis=spis, identity=None), now)
 
     def take_identity(self, owner: Owner, *, address: Address | None = None, identity: int, now: float) -> Resource:
         """Lease the calls of one IKE initiator to port 500 of a shared address (seed RSIP 4.1).
@@ -341,15 +286,14 @@ class Pool:
         Raises:
             PoolError: ADDRESS_NOT_OURS, IDENTITY_IN_USE, NO_ADDRESS or QUOTA.
         """
-        fit = {at: each for at, each in self._shared.items() if each.ike}
-        return self._take(owner, fit, address, _Wanted(ports=None, spis=None, identity=identity), now)
+        return self._take(owner, self._with_ike, address, Wanted(ports=None, spis=None, identity=identity), now)
 
     def _take(
         self,
         owner: Owner,
-        fit: Mapping[Address, _Shared],
+        fit: Mapping[Address, SharedAddress],
         address: Address | None,
-        wanted: _Wanted,
+        wanted: Wanted,
         now: float,
     ) -> Resource:
         """Take from the first address that has all of it."""
@@ -358,14 +302,29 @@ class Pool:
             raise PoolError(Shortage.ADDRESS_NOT_OURS)
         if not fit:
             raise PoolError(Shortage.NO_ADDRESS)
+        held = tuple(self._held_by(owner))
+        while True:
+            found = self._choose(fit, [address] if address is not None else self._order(held, fit, wanted), wanted)
+            if not isinstance(found, Shortage):
+                break
+            if not self._resting.is_over(now):
+                raise PoolError(found)
+            self._wake(now, _WOKEN_IN_NEED)
+        self._check_quota(held, found)
+        self._enter(owner, found)
+        return found
+
+    def _choose(
+        self, fit: Mapping[Address, SharedAddress], addresses: Iterable[Address], wanted: Wanted
+    ) -> Resource | Shortage:
         shortage: Shortage | None = None
-        for each in [address] if address is not None else self._preferred(owner, fit):
+        for each in addresses:
             shared = fit[each]
             chosen = shared.choose(wanted, self._rng)
             if isinstance(chosen, Shortage):
-                shortage = _graver(shortage, chosen)
+                shortage = graver(shortage, chosen)
                 continue
-            resource = Resource(
+            return Resource(
                 realm=self.realm,
                 address=each,
                 ports=chosen[0],
@@ -373,16 +332,12 @@ class Pool:
                 ike=shared.ike and (wanted.spis is not None or wanted.identity is not None),
                 identities=None if wanted.identity is None else Ranges.of(wanted.identity),
             )
-            self._check_quota(owner, resource)
-            self._enter(owner, resource)
-            return resource
-        assert shortage is not None
-        raise PoolError(shortage)
+        return shortage or Shortage.NO_PORTS
 
     def release(self, owner: Owner, resource: Resource, *, now: float) -> None:
         """Give a resource back; it rests for ``rest_seconds`` first. IKE initiators need no rest: they call anew."""
         self._uncount(owner, resource)
-        self._resting.append((now + self.rest_seconds, resource))
+        self._rest(resource, now + self.rest_seconds)
 
     def cancel(self, owner: Owner, resource: Resource) -> None:
         """Undo a take of which nobody has heard: no packet can be under way, so nothing rests."""
@@ -396,11 +351,81 @@ class Pool:
     def restore_resting(self, resource: Resource, *, until: float) -> None:
         """Enter what a store says was given back and still rests; call in the order of ``until``."""
         self._remove(resource)
-        self._resting.append((until, resource))
+        self._rest(resource, until)
 
-    def _wake(self, now: float) -> None:
-        while self._resting and self._resting[0][0] <= now:
-            self._free(self._resting.popleft()[1])
+    def restore_runs(self, local: NDArray[np.uint32], first: NDArray[np.uint16], ports: NDArray[np.uint32]) -> None:
+        """Enter runs of ports of IPv4 addresses that a store says are leased, a column for each number."""
+        for address, shared, these in self._by_address(local):
+            shared.take_runs(first[these].astype("i8"), ports[these].astype("i8"))
+            self._note_room(address, shared)
+
+    def restore_resting_runs(
+        self,
+        local: NDArray[np.uint32],
+        first: NDArray[np.uint16],
+        ports: NDArray[np.uint32],
+        *,
+        until: NDArray[np.float64],
+    ) -> None:
+        """Enter runs of ports of IPv4 addresses that a store says were given back and still rest.
+
+        What is leased again does not rest; of what was given back twice the last time counts, which stands last.
+        """
+        import numpy as np
+
+        found = []
+        for address, shared, these in self._by_address(local):
+            runs = shared.runs_to_rest(first[these].astype("i8"), ports[these].astype("i8"), until[these])
+            shared.take_runs(runs[0], runs[1])
+            self._note_room(address, shared)
+            found.append((np.full(len(runs[0]), shared.number), *runs))
+        if found:
+            number, low, count, ends = map(np.concatenate, zip(*found, strict=True))
+            order = np.argsort(ends, kind="stable")
+            self._resting.add_runs(number[order], low[order], (low + count - 1)[order], ends[order])
+
+    def release_runs(
+        self, local: NDArray[np.uint32], first: NDArray[np.uint16], ports: NDArray[np.uint32], *, now: float
+    ) -> None:
+        """Give runs of ports of IPv4 addresses back, a column for each number; they rest first."""
+        import numpy as np
+
+        number = np.full(len(local), -1, np.int64)
+        for _address, shared, these in self._by_address(local):
+            number[these] = shared.number
+        ours, low = number >= 0, first.astype(np.int64)
+        last = low + ports - 1
+        ends = np.full(int(ours.sum()), now + self.rest_seconds)
+        self._resting.add_runs(number[ours], low[ours], last[ours], ends)
+
+    def _by_address(self, local: NDArray[np.uint32]) -> Iterator[tuple[Address, SharedAddress, NDArray[np.int64]]]:
+        """Each shared address that occurs in a column, and where."""
+        import numpy as np
+
+        order = np.argsort(local, kind="stable")
+        numbers, starts = np.unique(local[order], return_index=True)
+        for number, these in zip(numbers.tolist(), np.split(order, starts[1:]), strict=False):
+            address = Address(Family.IPV4, number)
+            if (shared := self._shared.get(address)) is not None:
+                yield address, shared, these
+
+    def _rest(self, resource: Resource, until: float) -> None:
+        shared, ports = self._shared.get(resource.address), resource.ports
+        if shared is not None and ports is not None and len(ports.pairs) == 1 and resource.spis is None:
+            self._resting.add_run((shared.number, *ports.pairs[0]), until=until)
+        else:
+            self._resting.add(resource, until=until)
+
+    def _wake(self, now: float, most: int = _WOKEN_AT_ONCE) -> None:
+        """Make free what has rested; the rest of very much of it by further calls."""
+        if not self._resting.is_over(now):
+            return
+        for number, first, last in self._resting.pop_runs(now, most):
+            address = self._addresses[number]
+            self._shared[address].slices.give(Ranges(((first, last),)))
+            self._roomy.add(address)
+        for each in self._resting.pop_others(now):
+            self._free(each)
 
     def _free(self, resource: Resource) -> None:
         shared = self._shared.get(resource.address)
@@ -410,23 +435,39 @@ class Pool:
         elif shared is not None:
             shared.slices.give(resource.ports or _NOTHING)
             shared.spis.difference_update(resource.spis or ())
+            self._note_room(resource.address, shared)
 
-    def _preferred(self, owner: Owner, fit: Mapping[Address, _Shared]) -> Iterator[Address]:
+    def _note_room(self, address: Address, shared: SharedAddress) -> None:
+        if shared.slices.has_room:
+            self._roomy.add(address)
+        else:
+            self._roomy.discard(address)
+
+    def _order(
+        self, held: Iterable[Resource], fit: Mapping[Address, SharedAddress], wanted: Wanted
+    ) -> Iterator[Address]:
         """The owner's own addresses first, the others from a random one on (paired pooling, RFC 6888 REQ-2)."""
-        own = [address for address in self._addresses.get(owner, ()) if address in fit]
+        own = [address for address in dict.fromkeys(each.address for each in held) if address in fit]
         yield from own
-        others, start = tuple(fit), self._rng.randrange(len(fit))
-        for address in (*others[start:], *others[:start]):
-            if address not in own:
-                yield address
+        # Any ports are not looked for where there is none.
+        others = self._roomy if isinstance(wanted.ports, int) and fit is self._shared else tuple(fit)
+        if not others:
+            return
+        start = below(len(others), self._rng)
+        for at in range(start - len(others), start):
+            if others[at] not in own:
+                yield others[at]
 
-    def _check_quota(self, owner: Owner, resource: Resource) -> None:
-        held, most = self._holdings.get(owner, Counter()), self.quota
+    def _check_quota(self, held: tuple[Resource, ...], resource: Resource) -> None:
+        most = self.quota
+        if not held and resource.ports and not resource.spis and len(resource.ports) <= most.ports and most.bindings:
+            return  # what nearly all ask for
+        all_of_it = (*held, resource)
         if (
-            held["bindings"] + 1 > most.bindings
-            or held["ports"] + len(resource.ports or ()) > most.ports
-            or held["addresses"] + resource.whole > most.addresses
-            or held["spis"] + len(resource.spis or ()) > most.spis
+            len(all_of_it) > most.bindings
+            or sum(len(each.ports or ()) for each in all_of_it) > most.ports
+            or sum(each.whole for each in all_of_it) > most.addresses
+            or sum(len(each.spis or ()) for each in all_of_it) > most.spis
         ):
             raise PoolError(Shortage.QUOTA)
 
@@ -434,7 +475,8 @@ class Pool:
         self._remove(resource)
         if resource.identities and (shared := self._shared.get(resource.address)) is not None:
             shared.identities.update(resource.identities)
-        self._count(owner, resource, 1)
+        if self._noted is not None:
+            self._noted.setdefault(owner, []).append(resource)
 
     def _remove(self, resource: Resource) -> None:
         if resource.whole:
@@ -442,40 +484,15 @@ class Pool:
         elif (shared := self._shared.get(resource.address)) is not None:
             shared.slices.take(resource.ports or _NOTHING)
             shared.spis.update(resource.spis or ())
+            self._note_room(resource.address, shared)
 
     def _uncount(self, owner: Owner, resource: Resource) -> None:
-        self._count(owner, resource, -1)
+        if self._noted is not None:
+            self._noted[owner].remove(resource)
+            if not self._noted[owner]:
+                del self._noted[owner]
         if resource.identities and (shared := self._shared.get(resource.address)) is not None:
             shared.identities.difference_update(resource.identities)
-
-    def _count(self, owner: Owner, resource: Resource, sign: int) -> None:
-        held = self._holdings.setdefault(owner, Counter())
-        held["bindings"] += sign
-        held["ports"] += sign * len(resource.ports or ())
-        held["spis"] += sign * len(resource.spis or ())
-        held["addresses"] += sign * resource.whole
-        addresses = self._addresses.setdefault(owner, Counter())
-        addresses[resource.address] += sign
-        if not addresses[resource.address]:
-            del addresses[resource.address]
-        if not held["bindings"]:
-            del self._holdings[owner], self._addresses[owner]
-
-
-_ORDER = (
-    Shortage.NO_PORTS,
-    Shortage.PORTS_NOT_OURS,
-    Shortage.PORTS_IN_USE,
-    Shortage.NO_SPI,
-    Shortage.SPI_NOT_OURS,
-    Shortage.SPI_IN_USE,
-    Shortage.IDENTITY_IN_USE,
-)
-
-
-def _graver(one: Shortage | None, other: Shortage) -> Shortage:
-    """Of what several addresses say, that of the one which came closest to giving it."""
-    return other if one is None or _ORDER.index(other) > _ORDER.index(one) else one
 
 
 def _within_spis(spis: Ranges) -> Ranges:

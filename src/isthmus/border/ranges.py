@@ -26,6 +26,8 @@ class Ranges:
     @classmethod
     def of(cls, *items: int | tuple[int, int] | range) -> Ranges:
         """Gather single numbers, inclusive (first, last) pairs and Python ranges, in any order, overlaps allowed."""
+        if len(items) == 1 and isinstance(items[0], tuple):
+            return cls(items)  # type: ignore[arg-type]
         raw = sorted(_pair(item) for item in items if not (isinstance(item, range) and not item))
         merged: list[tuple[int, int]] = []
         for first, last in raw:
@@ -60,6 +62,9 @@ class Ranges:
 
     def __len__(self) -> int:
         """How many numbers are in the set."""
+        if len(self.pairs) == 1:
+            ((first, last),) = self.pairs
+            return last - first + 1
         return sum(last - first + 1 for first, last in self.pairs)
 
     def __bool__(self) -> bool:
@@ -92,6 +97,8 @@ class Ranges:
 
     def overlaps(self, other: Ranges) -> bool:
         """Whether any number is in both."""
+        if not self.pairs or not other.pairs:
+            return False
         return len(self - other) != len(self)
 
     def covers(self, other: Ranges) -> bool:
@@ -110,6 +117,9 @@ class Ranges:
 
     def __str__(self) -> str:
         """The form that ``parse`` reads."""
+        if len(self.pairs) == 1:
+            ((first, last),) = self.pairs
+            return f"{first}-{last}" if first != last else str(first)
         return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in self.pairs)
 
 

@@ -37,12 +37,17 @@ class Kind(enum.IntEnum):
     @property
     def limit(self) -> int:
         """One more than the greatest value."""
-        return {Kind.PORT: 1 << 16, Kind.SPI: 1 << 32, Kind.COOKIE: 1 << 64, Kind.IDENTITY: 1 << 64}[self]
+        return _LIMITS[self]
 
     @property
     def is_learned(self) -> bool:
         """Whether a selector names no values, because the plane learns them from packets."""
         return self is Kind.COOKIE
+
+
+_LIMITS = {Kind.PORT: 1 << 16, Kind.SPI: 1 << 32, Kind.COOKIE: 1 << 64, Kind.IDENTITY: 1 << 64}
+_PORTS = _LIMITS[Kind.PORT]
+_WORDS = {kind: kind.name.lower() for kind in Kind}
 
 
 class Admit(enum.IntEnum):
@@ -112,6 +117,9 @@ class Selector:
 
     def __post_init__(self) -> None:
         """Refuse selectors that no table could hold."""
+        values = self.values.pairs
+        if self.kind is Kind.PORT and values and values[-1][1] < _PORTS and not self.lent.pairs and self.local.whole:
+            return  # what nearly all are
         if self.lent and (self.kind is not Kind.PORT or self.lent.overlaps(self.values)):
             raise ValueError(f"{self.lent} cannot be lent by a selector of {self.values or 'no values'}")
         if self.kind is None:
@@ -146,4 +154,4 @@ class Selector:
         """``149.112.240.55 port 10000-10063`` or a prefix."""
         if self.kind is None:
             return str(self.local)
-        return f"{self.address} {self.kind.name.lower()} {self.values}".rstrip()
+        return f"{self.address} {_WORDS[self.kind]} {self.values}".rstrip()

@@ -1,20 +1,35 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The free ports of one shared address, kept so that aligned blocks of them are found at once."""
+"""The free ports of one shared address, kept so that aligned blocks of them are found at once, and in few octets."""
 
 from __future__ import annotations
 
+import copy
 import random
+from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from isthmus.border.ranges import Ranges
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 T = TypeVar("T")
 
+_PORTS = 1 << 16
 _DRAWS = 8
 """How many split slices are looked into before an open one is split."""
-_NONE: frozenset[int] = frozenset()
+
+
+def below(limit: int, rng: random.Random) -> int:
+    """A random number from 0 to a limit, which is excluded and positive: what ``rng.randrange`` gives, in less time."""
+    bits, draw = limit.bit_length(), rng.getrandbits
+    number = draw(bits)
+    while number >= limit:
+        number = draw(bits)
+    return number
 
 
 class Bag(Generic[T]):
@@ -39,6 +54,10 @@ class Bag(Generic[T]):
         """Every member, in no order that means anything."""
         return iter(self._items)
 
+    def __getitem__(self, at: int) -> T:
+        """A member by its place, which changes whenever another is taken out."""
+        return self._items[at]
+
     def add(self, item: T) -> None:
         """Make it a member, if it is none."""
         if item not in self._at:
@@ -59,53 +78,163 @@ class Bag(Generic[T]):
         return rng.choice(self._items)
 
 
-@dataclass(slots=True)
+class Numbers:
+    """A ``Bag`` of numbers below a limit of at most 65,536, in four octets for each that it could have.
+
+    All numbers stand in one row, the members first; a second row says where each of them stands.
+    """
+
+    __slots__ = ("_at", "_count", "_row")
+
+    def __init__(self, members: Iterable[int], limit: int) -> None:
+        """Begin with some; each is named once."""
+        self._row = array("H", members)
+        self._count = len(self._row)
+        here = set(self._row)
+        self._row.extend(number for number in range(limit) if number not in here)
+        self._at = array("H", bytes(2 * limit))
+        for at, number in enumerate(self._row):
+            self._at[number] = at
+
+    def copy(self) -> Numbers:
+        """The same members, to be changed apart."""
+        return copy.deepcopy(self)
+
+    def __len__(self) -> int:
+        """How many members there are."""
+        return self._count
+
+    def __contains__(self, number: int) -> bool:
+        """Whether it is a member."""
+        return self._at[number] < self._count
+
+    def __iter__(self) -> Iterator[int]:
+        """Every member, in no order that means anything."""
+        return iter(self._row[: self._count])
+
+    def add(self, number: int) -> None:
+        """Make it a member, if it is none."""
+        if self._at[number] >= self._count:
+            self._swap(number, self._count)
+            self._count += 1
+
+    def discard(self, number: int) -> None:
+        """Let it be no member."""
+        if self._at[number] < self._count:
+            self._count -= 1
+            self._swap(number, self._count)
+
+    def draw(self, rng: random.Random) -> int:
+        """Choose any member."""
+        return self._row[below(self._count, rng)]
+
+    def discard_all(self, gone: NDArray[np.int64]) -> None:
+        """Let many numbers be no members, whether they were or not."""
+        import numpy as np
+
+        row, at = np.frombuffer(self._row, np.uint16), np.frombuffer(self._at, np.uint16)
+        stays = np.zeros(len(row), np.bool_)
+        stays[row[: self._count]] = True
+        stays[gone] = False
+        kept = stays[row]
+        row[:] = np.concatenate((row[kept], row[~kept]))
+        at[row] = np.arange(len(row), dtype=np.uint16)
+        self._count = int(kept.sum())
+
+    def _swap(self, number: int, to: int) -> None:
+        row, at = self._row, self._at
+        other, here = row[to], at[number]
+        row[to], row[here] = number, other
+        at[number], at[other] = to, here
+
+
 class Slices:
     """The ports of one shared address, kept by aligned slice.
 
-    A slice is *open* (free whole, its ports are not listed), *split* (some of its ports
-    are in ``free``) or used up. The odd ports at the edges of the pool's ranges are split
-    slices as well, which never become open.
+    A slice is *open* (free whole), *split* (some of its ports are free) or used up. The odd ports at the edges of
+    the pool's ranges are split slices as well, which never become open.
     """
 
-    ports: Ranges
-    "What may be leased."
-    slice_size: int
-    open: Bag[int] = field(default_factory=Bag)
-    "First ports of slices that are free whole."
-    free: dict[int, set[int]] = field(default_factory=dict)
-    "First port of a split slice, to its free ports; never empty."
-    split: Bag[int] = field(default_factory=Bag)
-    "The keys of ``free``."
+    __slots__ = ("_bits", "_free", "_split", "open", "ports", "slice_size")
 
-    def __post_init__(self) -> None:
-        """Begin with everything free."""
-        aligned = list(self.ports.blocks(self.slice_size))
-        self.open = Bag(aligned)
-        self._put(self.ports - Ranges.of(*((first, first + self.slice_size - 1) for first in aligned)))
+    def __init__(self, ports: Ranges, slice_size: int) -> None:
+        """Begin with everything free.
+
+        Args:
+            ports: What may be leased.
+            slice_size: Ports of a slice, a power of two.
+        """
+        self.ports = ports
+        self.slice_size = slice_size
+        self._bits = slice_size.bit_length() - 1
+        self.open = _whole_slices(ports, slice_size).copy()
+        "Numbers of slices that are free whole."
+        self._free: dict[int, int] = {}
+        "Number of a split slice, to its free ports, a bit for each; never 0."
+        self._split: Bag[int] = Bag()
+        "The keys of that."
+        self._put(Ranges(tuple(_edges(ports, slice_size))))
 
     def __len__(self) -> int:
         """How many ports are free."""
-        return len(self.open) * self.slice_size + sum(map(len, self.free.values()))
+        return len(self.open) * self.slice_size + sum(each.bit_count() for each in self._free.values())
+
+    @property
+    def has_room(self) -> bool:
+        """Whether any port is free."""
+        return bool(self.open) or bool(self._free)
 
     def is_free(self, port: int) -> bool:
         """Whether a port is free."""
-        first = port & -self.slice_size
-        return first in self.open or port in self.free.get(first, ())
+        at = port >> self._bits
+        return at in self.open or bool(self._free.get(at, 0) >> (port & self.slice_size - 1) & 1)
+
+    def free_ports(self) -> NDArray[np.bool_]:
+        """For each port from 0 to 65535 whether it is free."""
+        import numpy as np
+
+        free = np.zeros((_PORTS >> self._bits, self.slice_size), np.bool_)
+        free[list(self.open)] = True
+        for at, bits in self._free.items():
+            free[at] = [bits >> low & 1 for low in range(self.slice_size)]
+        return free.reshape(_PORTS)
 
     def take(self, ports: Ranges) -> None:
         """Let ports be free no more, whether they were or not."""
-        for first, low, high in self._slices(ports):
-            if first in self.open:
-                self.open.discard(first)
-                rest = {*range(first, low), *range(high + 1, first + self.slice_size)}
-            else:
-                rest = self.free.get(first, set()).difference(range(low, high + 1))
-            self._set(first, rest)
+        if len(ports.pairs) == 1:
+            self.take_run(*ports.pairs[0])
+            return
+        self._take(ports)
+
+    def take_run(self, first: int, last: int) -> None:
+        """Let ports that follow one another be free no more, whether they were or not."""
+        at = first >> self._bits
+        if first == at << self._bits and last == first + self.slice_size - 1:
+            if at in self._free:
+                self._set(at, 0)
+            self.open.discard(at)
+        else:
+            self._take(Ranges(((first, last),)))
+
+    def _take(self, ports: Ranges) -> None:
+        whole = self._whole
+        for at, bits in self._slices(ports):
+            if at in self.open:
+                self.open.discard(at)
+                if bits != whole:
+                    self._set(at, whole & ~bits)
+            elif at in self._free:
+                self._set(at, self._free[at] & ~bits)
+
+    def take_slices(self, numbers: NDArray[np.int64]) -> None:
+        """Let slices be free no more, whether they were or not."""
+        self.open.discard_all(numbers)
+        for at in set(numbers.tolist()) & self._free.keys() if self._free else ():
+            self._set(at, 0)
 
     def give(self, ports: Ranges) -> None:
         """Make ports free, as far as they may be leased."""
-        self._put(ports - (ports - self.ports))
+        self._put(ports if self.ports.covers(ports) else ports - (ports - self.ports))
 
     def find(self, count: int, rng: random.Random) -> int | None:
         """First of ``count`` consecutive free ports, aligned to the next power of two.
@@ -116,58 +245,82 @@ class Slices:
         size = 1 << (count - 1).bit_length()
         if size > self.slice_size:
             return self._find_long(count, size, rng)
-        if size < self.slice_size and self.split:
+        if size < self.slice_size and self._free:
             for _ in range(_DRAWS):
-                starts = self._starts(self.split.draw(rng), count, size)
+                starts = self._starts(self._split.draw(rng), count, size)
                 if starts:
                     return rng.choice(starts)
         if self.open:
-            return self.open.draw(rng)
-        starts = [start for first in sorted(self.split) for start in self._starts(first, count, size)]
+            return self.open.draw(rng) << self._bits
+        if count == self.slice_size:
+            return None
+        starts = [start for at in sorted(self._free) for start in self._starts(at, count, size)]
         return rng.choice(starts) if starts else None
 
     def _find_long(self, count: int, size: int, rng: random.Random) -> int | None:
         for _ in range(_DRAWS if self.open else 0):
-            start = self.open.draw(rng) & -size
+            start = (self.open.draw(rng) << self._bits) & -size
             if self._has_room(start, count):
                 return start
-        starts = sorted({first & -size for first in self.open})
+        starts = sorted({(at << self._bits) & -size for at in self.open})
         rng.shuffle(starts)
         return next((start for start in starts if self._has_room(start, count)), None)
 
-    def _starts(self, first: int, count: int, size: int) -> list[int]:
-        free = self.free[first]
-        return [
-            start
-            for start in range(first, first + self.slice_size, size)
-            if start in free and (count == 1 or free.issuperset(range(start, start + count)))
-        ]
+    def _starts(self, at: int, count: int, size: int) -> list[int]:
+        free, wanted, first = self._free[at], (1 << count) - 1, at << self._bits
+        return [first + low for low in range(0, self.slice_size, size) if free >> low & wanted == wanted]
 
     def _has_room(self, start: int, count: int) -> bool:
         return all(
-            first in self.open or self.free.get(first, _NONE).issuperset(range(low, high + 1))
-            for first, low, high in self._slices(Ranges(((start, start + count - 1),)))
+            at in self.open or self._free.get(at, 0) & bits == bits
+            for at, bits in self._slices(Ranges(((start, start + count - 1),)))
         )
 
-    def _slices(self, ports: Ranges) -> Iterator[tuple[int, int, int]]:
-        """Cut into slices: the first port of each, and the first and last that are meant."""
+    @property
+    def _whole(self) -> int:
+        return (1 << self.slice_size) - 1
+
+    def _slices(self, ports: Ranges) -> Iterator[tuple[int, int]]:
+        """Cut into slices: the number of each, and which of its ports are meant, a bit for each."""
+        size, bits = self.slice_size, self._bits
         for low, high in ports.pairs:
-            for first in range(low & -self.slice_size, high + 1, self.slice_size):
-                yield first, max(low, first), min(high, first + self.slice_size - 1)
+            for at in range(low >> bits, (high >> bits) + 1):
+                first = at << bits
+                start, end = max(low - first, 0), min(high - first, size - 1)
+                yield at, (1 << end + 1) - (1 << start)
 
     def _put(self, ports: Ranges) -> None:
-        for first, low, high in self._slices(ports):
-            if first not in self.open:
-                self._set(first, self.free.get(first, _NONE).union(range(low, high + 1)))
+        for at, bits in self._slices(ports):
+            if at not in self.open:
+                self._set(at, self._free.get(at, 0) | bits)
 
-    def _set(self, first: int, ports: set[int] | frozenset[int]) -> None:
+    def _set(self, at: int, free: int) -> None:
         """Say what is free of a slice that is not open."""
-        if len(ports) == self.slice_size:
-            self.open.add(first)
-            ports = _NONE
-        if ports:
-            self.free[first] = set(ports)
-            self.split.add(first)
-        else:
-            self.free.pop(first, None)
-            self.split.discard(first)
+        if free == self._whole:
+            self.open.add(at)
+            free = 0
+        if free:
+            self._free[at] = free
+            self._split.add(at)
+        elif at in self._free:
+            del self._free[at]
+            self._split.discard(at)
+
+
+@lru_cache(16)
+def _whole_slices(ports: Ranges, slice_size: int) -> Numbers:
+    """Numbers of the aligned slices that lie in some ports whole: very many addresses have the same."""
+    return Numbers((first // slice_size for first in ports.blocks(slice_size)), _PORTS // slice_size)
+
+
+def _edges(ports: Ranges, slice_size: int) -> Iterator[tuple[int, int]]:
+    """What is left of ports beside them."""
+    for first, last in ports.pairs:
+        start, end = -(-first // slice_size) * slice_size, (last + 1) // slice_size * slice_size
+        if start >= end:
+            yield first, last
+            continue
+        if first < start:
+            yield first, start - 1
+        if end <= last:
+            yield end, last

@@ -33,7 +33,7 @@ from typing import TypeVar
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import Binding, BindingKey, Owner
-from isthmus.border.crossing import Translate, Tunnel, TunnelKind
+from isthmus.border.crossing import Translate, Tunnel, TunnelKind, Way
 from isthmus.border.effect import Bind, Deregister, Extend, Prolong, Register, Remap, Unbind
 from isthmus.border.selector import Flow, Kind, Selector
 from isthmus.errors import Conflict
@@ -278,6 +278,10 @@ class BindingTable:
     def tunnel_kinds(self, owner: Owner) -> frozenset[TunnelKind]:
         """The tunnel types of everything that an owner holds."""
         return frozenset(entry.binding.tunnel.kind for entry in self.held_by(owner))
+
+    def elsewhere(self, _way: Way, /) -> Iterator[tuple[Owner, Tunnel]]:
+        """Tunnels of a way, and whose they are, of bindings that are kept elsewhere: none, unless a heir has any."""
+        return iter(())
 
     def _index(self, selector: Selector, key: BindingKey) -> None:
         if selector.kind is None:

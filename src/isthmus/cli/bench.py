@@ -33,6 +33,16 @@ def bench() -> None:
 
 @app.command()
 @output.plain_errors
+def churn(*, quick: Quick = False, as_json: output.Json = False) -> None:
+    """Let leases change hands, 10,000 changes a second, while packets of other leases flow both ways.
+
+    None of those may be blocked, and no packet may reach a lease's former holder.
+    """
+    _run("churn", quick=quick, as_json=as_json)
+
+
+@app.command()
+@output.plain_errors
 def forward(
     *,
     quick: Quick = False,
@@ -50,8 +60,21 @@ def forward(
 
 @app.command()
 @output.plain_errors
+def host(*, quick: Quick = False, as_json: output.Json = False) -> None:
+    """Measure throughput and latency of a program under isthmus run, beside the same program natively.
+
+    Also beside slirp4netns and pasta, where they are installed (Debian: apt-get install slirp4netns passt).
+    """
+    _run("host", quick=quick, as_json=as_json)
+
+
+@app.command()
+@output.plain_errors
 def lease(*, quick: Quick = False, as_json: output.Json = False) -> None:
-    """Measure durable ASSIGNs a second over UDP, and how long one takes."""
+    """Measure durable full cycles a second (REGISTER, ASSIGN), and how long one takes, beside Kea under perfdhcp.
+
+    Needs Kea and perfdhcp (Debian: apt-get install kea-dhcp4-server kea-admin).
+    """
     _run("lease", quick=quick, as_json=as_json)
 
 
@@ -63,6 +86,40 @@ def mapping(*, quick: Quick = False, as_json: output.Json = False) -> None:
     Reading and loading them, memory, lookups, changes, and what they cost a packet.
     """
     _run("map", quick=quick, as_json=as_json)
+
+
+@app.command()
+@output.plain_errors
+def million(
+    *,
+    quick: Quick = False,
+    leases: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=1, max=1 << 20, help="Leases, if not a million.")
+    ] = None,
+    as_json: output.Json = False,
+) -> None:
+    """Fill a gateway with a million leases, restart it, ask who had them, and let them all run out at once.
+
+    Measures the memory that each takes, and how long it all takes. Needs 3 GB below /var/tmp, and 15 minutes or so.
+    """
+    _run("million", *(() if leases is None else ("--leases", str(leases))), quick=quick, as_json=as_json)
+
+
+@app.command()
+@output.plain_errors
+def nat(*, quick: Quick = False, as_json: output.Json = False) -> None:
+    """Measure what a gateway forwards beside nftables masquerade, and what it keeps for it.
+
+    Packets by the number of flows at TC and XDP, TCP, new connections, memory, log.
+    """
+    _run("nat", quick=quick, as_json=as_json)
+
+
+@app.command()
+@output.plain_errors
+def packet(*, quick: Quick = False, as_json: output.Json = False) -> None:
+    """Measure what a packet costs in the eBPF programs themselves, at TC and XDP, by the number of leases."""
+    _run("packet", quick=quick, as_json=as_json)
 
 
 @app.command()

@@ -8,7 +8,8 @@ from isthmus.cli import output
 
 _SILENT = {
     "stale": "older than what the host was answered last; nothing was said",
-    "duplicate": "the same again; it was given the same answer again",
+    "duplicate": "the same again; it was given the same answer again, or once for both",
+    "busy": "more came than can be answered; nothing was said",
     "rate": "too many at a time; on UDP nothing was said",
     "stranger": "from where nobody may register; nothing was said",
     "error": "an ERROR_RESPONSE, which is never answered",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isthmus.cli import output, probe
+from isthmus.cli import output, probe, probe_programs
 from isthmus.cli.finding import Finding, Status, missing, ok, warn
 
 if TYPE_CHECKING:
@@ -40,13 +40,16 @@ def doctor(
     """
     loaded = _load(config)
     found = list(settings(loaded))
-    findings = [*machine(), *found]
+    budgets = probe_programs.budgets()
+    findings = [*machine(), *probe_programs.spent(budgets), *found]
     planes = verdict(findings)
     unmet = loaded is not None and any(each.status is Status.MISSING for each in found)
     if as_json:
         listed = [asdict(each) for each in findings]
         works = {each.name.removeprefix("plane "): each.status is not Status.MISSING for each in planes}
-        output.print_json({"findings": listed, "planes": works, "ok": not unmet and any(works.values())})
+        programs = [asdict(each) for each in budgets]
+        fine = not unmet and any(works.values())
+        output.print_json({"findings": listed, "programs": programs, "planes": works, "ok": fine})
     else:
         for each in (*findings, *planes):
             typer.echo(line(each))
@@ -70,6 +73,7 @@ def machine() -> Iterator[Finding]:
 def settings(config: Config | None) -> Iterator[Finding]:
     """The interfaces: those that a configuration names, or else all."""
     named = [each.interface for each in config.realm] if config is not None else probe.interfaces()
+    wanted = {each.interface for each in config.realm if each.xdp} if config is not None else set()
     for interface in named:
         size = probe.mtu(interface)
         if size is None:
@@ -83,6 +87,9 @@ def settings(config: Config | None) -> Iterator[Finding]:
         if offload is not None:
             yield offload
         yield _tunnel_mtu(interface, size, config)
+        can = probe_programs.xdp(interface, wanted=interface in wanted)
+        if can is not None:
+            yield can
     if config is not None and config.gateway is not None:
         yield from _gateway_addresses(config.gateway)
         yield from _beside(config)

@@ -134,6 +134,13 @@ class _Interfaces:
     def attach(self, index: int, program_fd: int) -> None:
         """Do nothing: packets come by test run."""
 
+    def attach_xdp(self, index: int, program_fd: int) -> str:
+        """Do nothing: nobody asks for XDP here."""
+        raise NotImplementedError
+
+    def detach_xdp(self, index: int) -> None:
+        """Do nothing."""
+
     def detach(self, index: int) -> None:
         """Do nothing."""
 

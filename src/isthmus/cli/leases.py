@@ -10,6 +10,8 @@ import typer
 
 from isthmus.cli import output
 
+_PAGE = 500
+
 
 @output.plain_errors
 def leases(
@@ -23,7 +25,7 @@ def leases(
     At a gateway these are all that it has granted; at a host those that it holds.
     Asks the running daemon, or reads a lease store with --state, which needs no daemon.
     """
-    rows = from_store(state) if state is not None else output.ask(socket, do="leases")
+    rows = from_store(state) if state is not None else _pages(socket)
     rows = [output.with_times(row, "granted_at", "expires_at") for row in rows]
     if as_json:
         output.print_json(rows)
@@ -32,6 +34,20 @@ def leases(
     else:
         columns = ("HOST", "CLIENT", "BIND", "ADDRESS", "PORTS", "SPIS", "METHOD", "TUNNEL", "GRANTED", "EXPIRES")
         output.print_table(columns, (_cells(row) for row in rows))
+
+
+def _pages(socket: Path | None) -> list[dict[str, Any]]:
+    """Ask a daemon for all of its leases; a gateway gives a page at a time."""
+    rows: list[dict[str, Any]] = []
+    after: list[Any] | None = None
+    while True:
+        page: list[dict[str, Any]] = output.ask(socket, do="leases", limit=_PAGE, after=after)
+        rows += page
+        if len(page) != _PAGE or not page[-1].get("host"):
+            return rows
+        before, after = after, [page[-1]["host"], page[-1]["bind_id"]]
+        if after == before:
+            return page
 
 
 def from_store(path: Path) -> list[dict[str, Any]]:

@@ -12,19 +12,25 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from isthmus.address import Address, Family
 from isthmus.border.effect import Peer
+from isthmus.daemon.datagrams import AT_ONCE, Datagrams
 from isthmus.errors import ConfigError, WireError
 from isthmus.wire.rsip.stream import MessageStream
 
-DATAGRAMS_AT_ONCE = 256
 IDLE_SECONDS = 3600.0
 """A TCP client that says nothing for so long is let go; its registration has a lease of its own."""
 MESSAGE_SECONDS = 30.0
 """How long a TCP client may take over one message once it has begun it."""
 CONNECTIONS_PER_HOST = 8
+READS_AT_ONCE = 8
+"""How often the UDP socket is read in one turn of the event loop, if it is not empty before."""
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+"""From asm-generic/socket.h."""
+_BUFFER_OCTETS = 1 << 20
+"""Some 2,700 requests. More would not be served before their hosts have sent them again, and then all are late."""
 TENTATIVE_SECONDS = 3.0
 """Longer than duplicate address detection takes by default."""
 
@@ -35,7 +41,9 @@ def _bind(kind: socket.SocketKind, address: Address, port: int) -> socket.socket
     if address.family is Family.IPV6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if kind is socket.SOCK_DGRAM:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF, _SO_RCVBUFFORCE, _SO_SNDBUFFORCE):
+            with contextlib.suppress(PermissionError):
+                sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_OCTETS)
     try:
         _bind_when_ready(sock, address, port)
     except OSError as error:
@@ -66,18 +74,21 @@ def _bind_when_ready(sock: socket.socket, address: Address, port: int) -> None:
 class DatagramEndpoint:
     """The UDP socket."""
 
-    def __init__(self, realm: int, address: Address, port: int, deliver: Callable[[bytes, Peer], None]) -> None:
+    def __init__(
+        self, realm: int, address: Address, port: int, deliver: Callable[[Sequence[tuple[bytes, Peer]]], None]
+    ) -> None:
         """Listen.
 
         Args:
             realm: Number of the near realm.
             address: Ours, in that realm.
             port: 4555.
-            deliver: Takes each datagram.
+            deliver: Takes the datagrams that were there at a time.
         """
-        self._realm = realm
         self._deliver = deliver
         self._socket = _bind(socket.SOCK_DGRAM, address, port)
+        self._datagrams = Datagrams(self._socket, realm)
+        self._waiting: list[tuple[bytes, Peer]] = []
 
     @property
     def port(self) -> int:
@@ -89,23 +100,32 @@ class DatagramEndpoint:
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     def _read(self) -> None:
-        for _ in range(DATAGRAMS_AT_ONCE):
+        received: list[tuple[bytes, Peer]] = []
+        for _ in range(READS_AT_ONCE):
             try:
-                data, (host, port, *_rest) = self._socket.recvfrom(65535)
-            except BlockingIOError:
-                return
+                more = self._datagrams.receive()
             except OSError:
-                continue  # an ICMP error about an earlier answer
-            if "%" not in host:  # a link-local address names no host of a realm
-                self._deliver(data, Peer(self._realm, Address.parse(host), port))
+                break  # nothing there, or an ICMP error about an earlier answer: what is behind it is read next
+            received += more
+            if len(more) < AT_ONCE:
+                break
+        if received:
+            self._deliver(received)
 
     def send(self, data: bytes, peer: Peer) -> None:
-        """Send one datagram; one that the kernel will not take is lost like any other."""
-        with contextlib.suppress(OSError):
-            self._socket.sendto(data, (str(peer.address), peer.port))
+        """Send one datagram, together with others of this turn of the loop; call it from within the loop."""
+        self._waiting.append((data, peer))
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting and self._socket.fileno() >= 0:
+            self._datagrams.send(waiting)
 
     def stop(self) -> None:
-        """Close."""
+        """Close, when everything is sent."""
+        self._flush()
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 

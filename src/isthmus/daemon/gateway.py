@@ -16,6 +16,7 @@ from isthmus.daemon.clock import Clock
 from isthmus.daemon.config import Config, prefix
 from isthmus.daemon.control import Connection, ControlError, Handler
 from isthmus.daemon.discovery.announcer import Announcer
+from isthmus.daemon.discovery.load import leased_share
 from isthmus.daemon.driver import GatewayDriver
 from isthmus.daemon.endpoint import DatagramEndpoint, StreamEndpoint
 from isthmus.daemon.membership import Members
@@ -24,7 +25,9 @@ from isthmus.daemon.multicast import Legs, MulticastProxy
 from isthmus.daemon.occupancy import occupy_store
 from isthmus.daemon.parent import Parent
 from isthmus.daemon.planes import MachinePlane
+from isthmus.daemon.recall import HOSTS_AT_HAND
 from isthmus.daemon.remote_plane import RemotePlane
+from isthmus.daemon.restored import ReadAhead, give_back_memory
 from isthmus.daemon.rows import lease_row, tenure_row
 from isthmus.daemon.shared_plane import MakePlane, RolePlane
 from isthmus.daemon.terms import (
@@ -39,9 +42,12 @@ from isthmus.daemon.terms import (
     seed,
     tunnel_ends,
 )
-from isthmus.errors import PlaneError
+from isthmus.errors import PlaneError, StoreError
 from isthmus.rsip.gateway import Gateway
-from isthmus.store import LeaseStore, open_store
+from isthmus.store import DEPARTED_SECONDS, LeaseStore, open_store
+
+LEASES_AT_ONCE = 1000
+"""How many leases one answer of the control socket has at the most, since the hosts wait meanwhile."""
 
 __all__ = ["GatewayRole", "border", "policy", "pool"]
 
@@ -62,21 +68,28 @@ class GatewayRole:
         wanted = self._section.parent
         self._parent = None if wanted is None else Parent(wanted.socket, pool(config).claims, clock)
         with contextlib.ExitStack() as undo:
-            self._store: LeaseStore = open_store(config.isthmus.state)
+            self._store: LeaseStore = open_store(config.isthmus.state, apart=True)
             self._occupied = contextlib.ExitStack()
             undo.callback(self._close_store)
             self._occupied.enter_context(occupy_store(self._store))
+            since = clock.now() - max(self._section.rest, DEPARTED_SECONDS)
+            ahead = ReadAhead(self._store, since=since, keep=HOSTS_AT_HAND)
             self._plane = self._make_plane(planes)
             undo.callback(self._plane.destroy)
             self._driver = GatewayDriver(
-                make_gateway=self._make_gateway, store=self._store, plane=self._plane, clock=clock, send=self._send
+                make_gateway=self._make_gateway,
+                store=self._store,
+                plane=self._plane,
+                clock=clock,
+                send=self._send,
+                ahead=ahead,
             )
             undo.callback(self._driver.stop)
             self._datagrams: dict[Family, DatagramEndpoint] = {}
             self._streams: dict[Family, StreamEndpoint] = {}
             for here in control_addresses(config):
                 self._open_sockets(here)
-            self._announcer = Announcer(config, self._store.leases)
+            self._announcer = Announcer(config, self._load)
             self._attraction = self._make_attraction()
             self._multicast = self._make_multicast()
             undo.pop_all()
@@ -89,10 +102,16 @@ class GatewayRole:
     def _open_sockets(self, here: Address) -> None:
         port = self._section.port
         # UDP is listened on even where it is not offered, to be answered with 102 USE_TCP (RFC 3103 §14).
-        self._datagrams[here.family] = DatagramEndpoint(self._near, here, port, self._driver.datagram)
+        self._datagrams[here.family] = DatagramEndpoint(self._near, here, port, self._driver.datagrams)
         self._streams[here.family] = StreamEndpoint(
             self._near, here, port, deliver=self._driver.message, broken=self._driver.broken, lost=self._driver.lost
         )
+
+    def _load(self) -> int:
+        """The leased share of the pool; of very many leases what the pool cannot give at present."""
+        if self._store.held_count() <= LEASES_AT_ONCE:
+            return leased_share(self._section, self._store.leases())
+        return self._driver.gateway.leased_share()
 
     def _make_attraction(self) -> Attraction | None:
         if self._section.attract == "none" or self._section.endpoint is not None:
@@ -140,7 +159,8 @@ class GatewayRole:
         """Take up what the store holds, then serve: nobody is answered before the plane is right."""
         if self._parent is not None:
             await self._parent.start()
-        self._plane.reconcile(self._driver.restore())
+        self._driver.restore().reconcile(self._plane)
+        give_back_memory()
         self._plane.start(self._driver.violations)
         self._start_surroundings()
         for each in self._datagrams.values():
@@ -172,9 +192,10 @@ class GatewayRole:
 
     def _taken_back(self, address: Address) -> None:
         """The parent has ended its lease of an address: nobody behind us has any of it."""
-        for key in self._driver.gateway.holders(address):
-            self._driver.gateway.revoke(key, now=self._clock.now())
-        self._driver.nudge()
+        try:
+            self._driver.revoke(self._driver.holders(address))
+        except StoreError as error:
+            log(Message.STORE_FAILED, error=str(error))
 
     def stop(self) -> None:
         """Stop serving and take the plane away."""
@@ -214,13 +235,21 @@ class GatewayRole:
         return {
             "role": "gateway",
             "plane": self._plane.kind,
-            "bindings": len(self._store.leases()),
+            "bindings": self._store.held_count(),
             "batches": self._driver.batches,
             "granted": self._driver.granted,
             "now": self._clock.now(),
         }
 
-    async def _leases(self, _request: dict[str, Any], _connection: Connection) -> list[dict[str, Any]]:
+    async def _leases(self, request: dict[str, Any], _connection: Connection) -> list[dict[str, Any]]:
+        """A page, by "after" (host and Bind ID) and "limit", or everything if that is not very much."""
+        limit = request.get("limit")
+        if limit is not None:
+            after = request.get("after")
+            key = None if after is None else BindingKey(Owner(self._near, Address.parse(after[0])), int(after[1]))
+            return [lease_row(each) for each in self._store.page(after=key, limit=min(int(limit), LEASES_AT_ONCE))]
+        if self._store.held_count() > LEASES_AT_ONCE:
+            raise ControlError(f'more than {LEASES_AT_ONCE} leases: ask for pages, with "limit" and "after"')
         return [lease_row(each) for each in self._store.leases()]
 
     async def _who_had(self, request: dict[str, Any], _connection: Connection) -> list[dict[str, Any]]:
@@ -246,26 +275,21 @@ class GatewayRole:
 
     async def _revoke(self, request: dict[str, Any], _connection: Connection) -> dict[str, Any]:
         """End one binding, or what holds an address and port, or all that a host has and its registration."""
-        gateway, now = self._driver.gateway, self._clock.now()
+        driver = self._driver
         address, port, bind_id = Address.parse(request["host"]), request.get("port"), request.get("bind_id")
         owner = Owner(self._near, address)
-        if bind_id is not None:
-            keys: tuple[BindingKey, ...] = (BindingKey(owner, int(bind_id)),)
-        else:
-            keys = gateway.holders(address, port=port)
+        keys = (BindingKey(owner, int(bind_id)),) if bind_id is not None else driver.holders(address, port)
         if port is None and bind_id is None:
-            held = [str(each.binding.key) for each in self._store.leases() if each.binding.key.owner == owner]
-            if gateway.dismiss(owner, now=now):
-                self._driver.nudge()
+            held = [str(key) for key in driver.held_by(owner)]
+            if driver.dismiss(owner):
                 return {"bindings": held, "registration": str(owner)}
             if len({each.owner for each in keys}) > 1:
                 raise ControlError(f"several hosts hold ports of {address}: name one, {address}:PORT")
-        ended = [str(key) for key in keys if gateway.revoke(key, now=now)]
+        ended = [str(key) for key in driver.revoke(keys)]
         if not ended:
             what = f"binding {owner}#{bind_id}" if bind_id is not None else f"{address}{f':{port}' if port else ''}"
             raise ControlError(
                 f"nobody holds {what}"
                 + (", and no host registered from there" if port is None and bind_id is None else "")
             )
-        self._driver.nudge()
         return {"bindings": ended, "registration": None}

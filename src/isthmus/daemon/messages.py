@@ -7,10 +7,13 @@ The identifier is the event name of the log line, so a line can be looked up her
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
+import json
 import logging
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TextIO
 
 import structlog
 
@@ -38,6 +41,11 @@ class Message(enum.Enum):
     DEREGISTERED = logging.INFO, "A host is gone.", "By its own wish, or because its registration ran out."
     BOUND = logging.INFO, "A lease was granted.", "It is in the store and in the plane."
     UNBOUND = logging.INFO, "A lease ended.", "The resource rests before anybody gets it again."
+    LAPSED = (
+        logging.INFO,
+        "Very many leases ran out at once.",
+        "Their hosts were told; 'isthmus who-had' knows each of them.",
+    )
     VIOLATION = (
         logging.WARNING,
         "A host misused the data plane.",
@@ -52,6 +60,11 @@ class Message(enum.Enum):
         logging.INFO,
         "The tunnel endpoint holds what its gateway said.",
         "A gateway elsewhere leases what this machine forwards; until its deadlines it forwards without it.",
+    )
+    NO_XDP = (
+        logging.WARNING,
+        "A realm wants XDP, and its interface has none: all of its packets take the way through TC.",
+        "Nothing is forwarded otherwise, only slower. isthmus doctor says which interfaces can.",
     )
     INTERFACE_ANEW = (
         logging.WARNING,
@@ -198,10 +211,16 @@ class Message(enum.Enum):
     )
 
 
+_json_to: list[TextIO] = []
+"""Where lines go as JSON, if they do."""
+
+
 def configure(*, verbose: bool) -> None:
     """Send log lines to standard error: for people on a terminal, as JSON otherwise."""
     level = logging.DEBUG if verbose else logging.INFO
-    renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    people = sys.stderr.isatty()
+    renderer: Any = structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer()
+    _json_to[:] = [] if people else [sys.stderr]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -216,3 +235,34 @@ def configure(*, verbose: bool) -> None:
 def log(message: Message, **fields: object) -> None:
     """Write one line."""
     structlog.get_logger().log(message.value[0], message.name, **fields)
+
+
+def log_all(lines: Iterable[tuple[Message, dict[str, str | int]]]) -> None:
+    """Write lines that belong to one batch, of the level INFO or above, with one time and by one system call.
+
+    They read as if ``log`` had written each, which takes eight times as long.
+    """
+    if not _json_to:
+        for message, fields in lines:
+            log(message, **fields)
+        return
+    now = dt.datetime.now(tz=dt.UTC).isoformat().replace("+00:00", "Z")
+    text: list[str] = []
+    said: list[str] = []
+    ends: dict[Message, str] = {}
+    for message, fields in lines:
+        end = ends.get(message)
+        if end is None:
+            level = logging.getLevelName(message.value[0]).lower()
+            end = ends[message] = f'"event": "{message.name}", "level": "{level}", "timestamp": "{now}"}}\n'
+        said.clear()
+        for key, each in fields.items():
+            said.append(f'"{key}": {each if type(each) is int else _quoted(str(each))}, ')
+        text.append(f"{{{''.join(said)}{end}")
+    if text:
+        (stream,) = _json_to
+        stream.write("".join(text))
+        stream.flush()
+
+
+_quoted = json.encoder.encode_basestring_ascii

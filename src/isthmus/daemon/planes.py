@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isthmus.address import Address
-from isthmus.border.crossing import Way
-from isthmus.border.effect import Bind, Deregister, Ending, Register, Remap, Unbind
+from isthmus.border.crossing import Tunnel, Way
+from isthmus.border.effect import Bind, Deregister, Ending, Lapse, Register, Remap, Unbind
+from isthmus.border.plain import Hosts, PlainLeases, as_effects
 from isthmus.border.realm import Border
 from isthmus.border.verdict import Miss, Reason, Violation
 from isthmus.daemon.clock import Clock
@@ -19,7 +20,7 @@ from isthmus.daemon.config import Config
 from isthmus.daemon.messages import Message, log
 from isthmus.daemon.offloop import off_loop
 from isthmus.errors import PlaneError
-from isthmus.plane import Programmable
+from isthmus.plane import Planned, Programmable, one_by_one
 from isthmus.plane.link import Port
 from isthmus.plane.link.features import Features
 from isthmus.plane.link.neighbour import NativeSender
@@ -29,7 +30,9 @@ from isthmus.plane.reference import ReferencePlane
 from isthmus.plane.reference.ways import Condition
 
 if TYPE_CHECKING:
+    from isthmus.daemon.uniform_routes import UniformRoutes
     from isthmus.plane.kernel import KernelPlane
+    from isthmus.plane.kernel.table import SharedTable
 
 DAY_SECONDS = 86400.0
 _NUMBERED = 1000
@@ -67,8 +70,12 @@ class MachinePlane:
         self._clock = clock
         self._name = _name(config)
         self._taken = config.alias_pools
+        self._xdp = frozenset(each.interface for each in config.realm if each.xdp)
         self._pin = config.isthmus.run / "bpf" / config.isthmus.name
         self._fast: KernelPlane | None = None
+        self._table: SharedTable | None = None
+        "Where the slow path looks up what the fast path keeps."
+        self._routes: UniformRoutes | None = None
         self._watched: dict[int, Port | NativeSender] = {}
         self._features = Features()
         self._daily: asyncio.TimerHandle | None = None
@@ -111,9 +118,11 @@ class MachinePlane:
             for port in ports.values():
                 port.close()
             raise
+        self._table = self._fast.table()
         self._slow = UserspacePlane(
             self._border,
             ports,
+            table=self._table,
             contacts=self._fast.contacts,
             paths=self._fast.paths,
             ring=self._fast.ring,
@@ -130,23 +139,37 @@ class MachinePlane:
         return _port_name(self._name, realm)
 
     @off_loop
-    def reconcile(self, standing: Iterable[Register | Bind | Remap]) -> None:
+    def reconcile(
+        self,
+        standing: Iterable[Register | Bind | Remap],
+        plain: Sequence[PlainLeases] = (),
+        registered: Sequence[Hosts] = (),
+    ) -> None:
         """Let the plane hold this and nothing else; what it holds already is not disturbed."""
         standing = tuple(standing)
         if self._fast is not None:
-            self._fast.reconcile(standing)
+            self._fast.reconcile(standing, plain, registered)
             self._attach(self._fast)
-        self._slow.apply((*self._stale(standing), *standing))
+        else:
+            standing = (*standing, *as_effects(plain, registered))
+        self._slow.apply((*self._stale(standing), *self._left(standing)))
         self._hand_on()
+
+    def _left(self, effects: Iterable[Planned]) -> tuple[Programmable, ...]:
+        """What of effects the slow path has to carry out: what the fast path keeps it only looks up."""
+        return tuple(one_by_one(effects) if self._table is None else self._table.left(effects))
 
     def _attach(self, fast: KernelPlane) -> None:
         indexes = self._interfaces()
         for realm in self._border.realms:
             port = self.port_name(realm.number)
             if realm.interface is not None:
-                fast.attach(realm.number, realm.interface, punt=port)
+                refused = fast.attach(realm.number, realm.interface, punt=port, xdp=realm.interface in self._xdp)
+                if refused:
+                    log(Message.NO_XDP, interface=realm.interface, because=refused)
             else:
                 fast.punt(realm.number, port)
+        fast.detach_others()
         self._indexes = indexes
 
     def _interfaces(self) -> dict[str, int]:
@@ -169,10 +192,23 @@ class MachinePlane:
         else:
             log(Message.INTERFACE_ANEW, interfaces=anew)
 
+    def _follow_routes(self, fast: KernelPlane) -> None:
+        """Let the fast path know which destinations go the same way; without that it asks about each."""
+        from isthmus.daemon.uniform_routes import UniformRoutes
+
+        try:
+            self._routes = UniformRoutes(fast.groups)
+        except PlaneError as error:
+            log(Message.PLANE_FAILED, error=str(error))
+        else:
+            self._routes.start()
+
     def _stale(self, standing: Iterable[Register | Bind | Remap]) -> list[Unbind | Deregister]:
         """What the slow path holds and should not."""
-        table = self._slow.reference.table
         bound = {each.binding.key for each in standing if isinstance(each, Bind)}
+        if self._table is not None:
+            return [Unbind(key=key, ending=Ending.REVOKED) for key in self._table.own() if key not in bound]
+        table = self._slow.reference.table
         known = {each.registration.owner for each in standing if isinstance(each, Register)}
         return [
             *(Unbind(key=key, ending=Ending.REVOKED) for key in [e.binding.key for e in table] if key not in bound),
@@ -193,6 +229,7 @@ class MachinePlane:
             asyncio.get_running_loop().add_reader(self._fast.fileno(), self._report)
             self._forget_daily()
             self._follow_interfaces()
+            self._follow_routes(self._fast)
         self._watch()
 
     @off_loop
@@ -266,8 +303,11 @@ class MachinePlane:
 
     def _hand_on(self) -> None:
         for way, octets in self._slow.reference.path_mtus(now=self._clock.now()):
-            if self._fast is not None:
-                self._fast.limit(way, octets)
+            try:
+                if self._fast is not None:
+                    self._fast.limit(way, octets)
+            except PlaneError as error:
+                log(Message.PLANE_FAILED, error=str(error))
             if octets is not None:
                 log(Message.WAY_NARROW, local=str(way.local), remote=str(way.remote), octets=octets)
         for way, each in self._slow.reference.way_changes(now=self._clock.now()):
@@ -285,7 +325,7 @@ class MachinePlane:
         if seen:
             self._tell(seen)
 
-    def apply(self, effects: Iterable[Programmable]) -> None:
+    def apply(self, effects: Iterable[Planned]) -> None:
         """Carry out effects in order; see ``plane.Plane``."""
         effects = tuple(effects)
         if effects:
@@ -294,11 +334,25 @@ class MachinePlane:
                 self._watch()
 
     @off_loop
-    def _apply(self, effects: tuple[Programmable, ...]) -> None:
+    def _apply(self, effects: tuple[Planned, ...]) -> None:
         if self._fast is not None:
             self._fast.apply(effects)
-        self._slow.apply(effects)
+        self._slow.apply(self._left(effects))
+        self._forget_idle(effects)
         self._hand_on()
+
+    def _forget_idle(self, effects: tuple[Planned, ...]) -> None:
+        """Let the slow path forget ways whose last tunnel may just have ended; there may be very many others."""
+        path_mtus = self._slow.reference.memory.path_mtus
+        ended = [each for each in effects if isinstance(each, Unbind | Lapse)]
+        if not ended or not len(path_mtus):
+            return
+        bindings = [None if isinstance(each, Lapse) else each.binding for each in ended]
+        if None in bindings:
+            path_mtus.forget_idle()
+        else:
+            crossings = (each.crossing for each in bindings if each is not None)
+            path_mtus.forget_idle(*(each.way for each in crossings if isinstance(each, Tunnel)))
 
     @property
     def reference(self) -> ReferencePlane:
@@ -337,6 +391,9 @@ class MachinePlane:
         self._features.restore()
 
     def _unwatch(self) -> None:
+        if self._routes is not None:
+            self._routes.close()
+            self._routes = None
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

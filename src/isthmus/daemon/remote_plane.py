@@ -13,19 +13,20 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from isthmus.border.binding import BindingKey, Owner
 from isthmus.border.effect import Bind, Deregister, Extend, Register, Unbind
+from isthmus.border.plain import Hosts, PlainLeases, as_effects
 from isthmus.border.realm import Border
 from isthmus.border.verdict import Reason, Violation
 from isthmus.daemon.control import ControlClient, ControlError
 from isthmus.daemon.effect_json import border_to_json, effects_to_json, violations_from_json
 from isthmus.errors import PlaneError
-from isthmus.plane import Programmable
+from isthmus.plane import Planned, Programmable, one_by_one
 
 ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 1.0
@@ -58,14 +59,16 @@ class RemotePlane:
 
     # --- what the driver asks for ---------------------------------------------------------
 
-    def reconcile(self, standing: Iterable[Register | Bind]) -> None:
+    def reconcile(
+        self, standing: Iterable[Register | Bind], plain: Sequence[PlainLeases] = (), registered: Sequence[Hosts] = ()
+    ) -> None:
         """Let the endpoint hold this and nothing else.
 
         Raises:
             PlaneError: the endpoint cannot be reached, or refuses.
         """
         self._registered, self._bound = {}, {}
-        for each in standing:
+        for each in (*standing, *as_effects(plain, registered)):
             self._note(each)
         self._hang_up()
         self._connect()
@@ -75,13 +78,13 @@ class RemotePlane:
         self._tell = tell
         self._listen()
 
-    def apply(self, effects: Iterable[Programmable]) -> None:
+    def apply(self, effects: Iterable[Planned]) -> None:
         """Carry out effects in order; when it returns, the endpoint's packets follow them.
 
         Raises:
             PlaneError: the endpoint cannot be reached, or refuses.
         """
-        batch = tuple(effects)
+        batch = tuple(one_by_one(effects))
         if not batch:
             return
         if self._client is None:

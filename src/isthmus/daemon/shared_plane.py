@@ -8,16 +8,17 @@ starts, with the borders of all of them in one, and holds what stands for all be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from isthmus.border.effect import Bind, Register, Remap
+from isthmus.border.plain import Hosts, PlainLeases, as_effects
 from isthmus.border.realm import Border, Realm
 from isthmus.border.verdict import Miss, Reason, Violation
 from isthmus.daemon.clock import Clock
 from isthmus.daemon.config import Config
 from isthmus.daemon.planes import MachinePlane, port_name
-from isthmus.plane import Programmable
+from isthmus.plane import Planned
 from isthmus.plane.reference import ReferencePlane
 
 Standing = Register | Bind | Remap
@@ -37,13 +38,15 @@ class RolePlane(Protocol):
     def port_name(self, realm: int) -> str:
         """What the machine's end of a realm's port is called."""
 
-    def reconcile(self, standing: Iterable[Standing]) -> None:
+    def reconcile(
+        self, standing: Iterable[Standing], plain: Sequence[PlainLeases] = (), registered: Sequence[Hosts] = ()
+    ) -> None:
         """Let the plane hold this and nothing else of the role."""
 
     def start(self, tell: Callable[[Iterable[Violation]], None], ask: Callable[[Miss], None] | None = None) -> None:
         """Begin to serve."""
 
-    def apply(self, effects: Iterable[Programmable]) -> None:
+    def apply(self, effects: Iterable[Planned]) -> None:
         """Carry out effects in order; see ``plane.Plane``."""
 
     def process_again(self, miss: Miss) -> None:
@@ -103,10 +106,14 @@ class SharedPlane:
         """When the last part has said what stands, let the plane hold all of it; what comes later is added."""
         plane = self.plane_of(part)
         if all(each.standing is not None for each in self._parts) and not self._started:
-            plane.reconcile([effect for each in self._parts for effect in each.standing or ()])
+            plane.reconcile(
+                [effect for each in self._parts for effect in each.standing or ()],
+                [leases for each in self._parts for leases in each.plain],
+                [hosts for each in self._parts for hosts in each.registered],
+            )
             plane.apply([effect for each in self._parts for effect in each.take_early()])
         elif self._started:
-            plane.apply(part.standing or ())
+            plane.apply((*(part.standing or ()), *as_effects(part.plain, part.registered)))
 
     def start(self, part: Part) -> None:
         """When the last part is ready, begin."""
@@ -157,10 +164,12 @@ class Part:
         self.clock = clock
         self.standing: tuple[Standing, ...] | None = None
         "What stood when the role started."
+        self.plain: tuple[PlainLeases, ...] = ()
+        self.registered: tuple[Hosts, ...] = ()
         self.ready = False
         self.tell: Callable[[Iterable[Violation]], None] = lambda _violations: None
         self.ask: Callable[[Miss], None] | None = None
-        self._early: list[Programmable] = []
+        self._early: list[Planned] = []
 
     @property
     def _plane(self) -> MachinePlane:
@@ -180,9 +189,11 @@ class Part:
         """What the machine's end of a realm's port is called."""
         return port_name(self.config, realm)
 
-    def reconcile(self, standing: Iterable[Standing]) -> None:
+    def reconcile(
+        self, standing: Iterable[Standing], plain: Sequence[PlainLeases] = (), registered: Sequence[Hosts] = ()
+    ) -> None:
         """Say what stands; the plane has it when every role has spoken."""
-        self.standing = tuple(standing)
+        self.standing, self.plain, self.registered = tuple(standing), tuple(plain), tuple(registered)
         self._whole.reconcile(self)
 
     def start(self, tell: Callable[[Iterable[Violation]], None], ask: Callable[[Miss], None] | None = None) -> None:
@@ -190,14 +201,14 @@ class Part:
         self.tell, self.ask, self.ready = tell, ask, True
         self._whole.start(self)
 
-    def apply(self, effects: Iterable[Programmable]) -> None:
+    def apply(self, effects: Iterable[Planned]) -> None:
         """Carry out effects in order; before packets flow they are kept."""
         if self._whole.started:
             self._plane.apply(effects)
         else:
             self._early += effects
 
-    def take_early(self) -> list[Programmable]:
+    def take_early(self) -> list[Planned]:
         """What was to be applied before the plane held what stands."""
         early, self._early = self._early, []
         return early

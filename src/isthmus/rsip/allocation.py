@@ -35,6 +35,7 @@ from isthmus.rsip.client import Client
 from isthmus.rsip.lending import can_lend, lenders
 from isthmus.rsip.policy import GatewayPolicy
 from isthmus.wire.rsip.codes import ErrorCode, LocalPolicy, RemotePolicy
+from isthmus.wire.rsip.likeness import Likeness
 from isthmus.wire.rsip.message import (
     AssignRequestRsaIp,
     AssignRequestRsapIp,
@@ -71,6 +72,8 @@ Ceiling = Callable[[Address, float], float | None]
 """Until when an address may be leased, by the address and the time now; None: without limit. A pure function."""
 
 _ANY_ADDRESS, _ANY_PORT, _NO_PORTS = RsipAddress.any(), Ports.any_of(1), Ports.not_needed()
+_MOST_JUDGED = 1024
+"""Judgements that are remembered, for as many likenesses as there are."""
 _MOST_LISTED_SPIS = 4096
 """SPIs that one request may list: the answer lists them again, and has to fit in a message."""
 
@@ -83,6 +86,17 @@ class RemoteLimit:
     address: RsipAddress
     "For the response: RFC 3103 §9.7.3, §9.9.3; spec 5.3."
     ports: Ports
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judgement:
+    """What is found of a request before the pool is asked: steps 12 to 15."""
+
+    method: Method
+    kinds: tuple[TunnelKind, ...]
+    limit: RemoteLimit
+    ports: int | None = None
+    "How many of any ports of any address are asked for, where that is all."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +112,8 @@ class Allocation:
     "When the lease must end at the latest; None: without limit."
     lent: tuple[tuple[int, Ranges], ...] = ()
     "Bind IDs of the host's own that lend ports to this binding (``lending``)."
+    alike: Judgement | None = None
+    "What all that were judged like this have in common, where it is a run of so many ports."
 
 
 class Allocator:
@@ -115,6 +131,7 @@ class Allocator:
         self._pool = pool
         self._ceiling = ceiling
         self._families = frozenset(claim.address.family for claim in pool.claims)
+        self._judged: dict[tuple[Likeness, LocalPolicy, RemotePolicy], Judgement] = {}
 
     def allocate(self, request: Demand, client: Client, *, now: float) -> Allocation:
         """Give a request what it asks for, or nothing.
@@ -122,16 +139,15 @@ class Allocator:
         Raises:
             RemoteProtocolError: with the first error in the order of spec 6.
         """
-        method = method_of(request)
-        self._check_ipsec(method, client)
-        kinds = self._tunnel_kinds(request)
-        self._check_local_policy(request, client)
-        limit = self._limit(request, client)
+        judged = self._judge(request, client)
+        method, kinds, limit = judged.method, judged.kinds, judged.limit
         try:
             self._check_listening(request, client)
             lent: tuple[tuple[int, Ranges], ...] = ()
             kind = kinds[0]
-            if isinstance(request, ListenRequest):
+            if judged.ports is not None:
+                taken = resource = self._pool.take_ports(client.owner, ports=judged.ports, now=now)
+            elif isinstance(request, ListenRequest):
                 taken, resource, kind, lent = self._listen(request, client, limit, kinds, now)
             else:
                 taken = resource = self._take(request, client, now)
@@ -152,11 +168,38 @@ class Allocator:
             limit=limit,
             until=until,
             lent=lent,
+            alike=None if judged.ports is None else judged,
         )
 
     def until(self, address: Address, now: float) -> float | None:
         """Until when an address is ours to lease (RFC 3102 §4.2.1); None: for ever."""
         return None if self._ceiling is None else self._ceiling(address, now)
+
+    def _judge(self, request: Demand, client: Client) -> Judgement:
+        """Steps 12 to 15.
+
+        They look at the request, at the policy and at what it says of the host, and at nothing that changes. So what
+        is found good once is good for all requests that are alike (``wire.rsip.likeness``), as nearly all are.
+        """
+        like = request.like
+        if like is not None:
+            found = self._judged.get((like, client.local_policy, client.remote_policy))
+            if found is not None:
+                return found
+        method = method_of(request)
+        self._check_ipsec(method, client)
+        kinds = self._tunnel_kinds(request)
+        self._check_local_policy(request, client)
+        limit = self._limit(request, client)
+        if type(request) is not AssignRequestRsapIp or not request.local_ports.dont_care:
+            return Judgement(method=method, kinds=kinds, limit=limit)
+        ports = None if request.local_address.address is not None else request.local_ports.size
+        judged = Judgement(method=method, kinds=kinds, limit=limit, ports=ports)
+        if like is not None and ports is not None:
+            if len(self._judged) >= _MOST_JUDGED:
+                self._judged.clear()
+            self._judged[like, client.local_policy, client.remote_policy] = judged
+        return judged
 
     def _check_ipsec(self, method: Method, client: Client) -> None:
         rule = self._policy.rule_for(client.owner.address)
@@ -306,6 +349,8 @@ def _selectors(resource: Resource, remote: Remote, *, keep_port: bool) -> tuple[
     realm, local = resource.realm, Prefix.of(resource.address)
     if resource.whole:
         return (Selector(realm=realm, local=local, remote=remote),)
+    if resource.ports is not None and resource.spis is None and resource.identities is None and not resource.ike:
+        return (Selector(realm=realm, local=local, kind=Kind.PORT, values=resource.ports, remote=remote),)
     # Deviation: ESP hides the ports that a remote micro-flow policy is about (RFC 3104 appendix D), and IKE has its
     # own; SPIs and cookies are limited to the peer's address.
     open_ = replace(remote, admit=Admit.ANYONE, port=remote.port if keep_port else None)

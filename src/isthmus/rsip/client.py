@@ -73,6 +73,8 @@ class Client:
     "Open TCP connections, the newest last."
     counted: bool = True
     "Whether its requests carry Message Counters."
+    touched: bool = False
+    "Whether anybody asked for it of late."
 
     @property
     def peer(self) -> Peer | None:

@@ -8,8 +8,9 @@ is spoken; every response names it (RFC 3103 §9.7.3).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from isthmus.address import Address, Family
 from isthmus.border.crossing import Tunnel, TunnelKind, overhead
@@ -28,10 +29,20 @@ class TunnelEnds:
     gre_checksum: bool = False
     "Whether what we put into GRE has a checksum (RFC 2784 §2.5)."
 
+    _common: Mapping[tuple[TunnelKind, Family], tuple[Address, int, bool]] = field(
+        init=False, repr=False, compare=False
+    )
+    "Our end, the MTU, and whether there is a checksum, of all tunnels of one kind to hosts of one family."
+
     def __post_init__(self) -> None:
         """Refuse an address under another family's name, and none at all."""
         if not self.addresses or any(each.family is not family for family, each in self.addresses.items()):
             raise ValueError(f"tunnel ends {dict(self.addresses)} are not one for each family")
+        common = {}
+        for (family, local), kind in itertools.product(self.addresses.items(), TunnelKind):
+            checksum = self.gre_checksum and kind is TunnelKind.GRE
+            common[kind, family] = local, self.link_mtu - overhead(kind, family, checksum=checksum), checksum
+        object.__setattr__(self, "_common", common)
 
     def serves(self, address: Address) -> bool:
         """Whether a host with this address can have a tunnel."""
@@ -43,12 +54,5 @@ class TunnelEnds:
 
     def tunnel(self, host: Address, kind: TunnelKind) -> Tunnel:
         """A tunnel to a host."""
-        checksum = self.gre_checksum and kind is TunnelKind.GRE
-        return Tunnel(
-            realm=self.realm,
-            local=self.for_host(host),
-            remote=host,
-            kind=kind,
-            mtu=self.link_mtu - overhead(kind, host.family, checksum=checksum),
-            checksum=checksum,
-        )
+        local, mtu, checksum = self._common[kind, host.family]
+        return Tunnel(realm=self.realm, local=local, remote=host, kind=kind, mtu=mtu, checksum=checksum)

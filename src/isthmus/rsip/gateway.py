@@ -26,12 +26,13 @@ from isthmus.address import Address, Family
 from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
 from isthmus.border.effect import Effect, Ending, Peer, Remember, Send
 from isthmus.border.pool import Pool
-from isthmus.border.resource import Resource, resource_of
+from isthmus.border.resource import Resource
 from isthmus.border.verdict import Violation
 from isthmus.errors import RemoteProtocolError, WireError
 from isthmus.rsip.allocation import Ceiling
-from isthmus.rsip.client import Client, Transport, still_resting
+from isthmus.rsip.client import Client, Transport
 from isthmus.rsip.ends import TunnelEnds
+from isthmus.rsip.folding import Folding
 from isthmus.rsip.policy import GatewayPolicy
 from isthmus.rsip.rate import RateLimit
 from isthmus.rsip.reliability import AnswerCache, Freshness
@@ -53,6 +54,8 @@ from isthmus.wire.rsip.message import (
 )
 from isthmus.wire.rsip.parameter import BindId, ClientId, Error, MessageCounter
 
+ENDED_AT_ONCE = 256
+"""How many leases that have run out are ended in one go; a host that is heard ends all of its own first."""
 _AT_ONCE: frozenset[ErrorCode] = frozenset({ErrorCode.REGISTER_FIRST, ErrorCode.ALREADY_REGISTERED})
 """Refusals of the state table that are answered at step 8; 306 waits for step 11."""
 
@@ -93,13 +96,15 @@ class Gateway:
         """
         if pool.realm != realm:
             raise ValueError(f"the pool is of realm {pool.realm}, not {realm}")
-        self._realm_near = realm_near
+        self.realm_near = realm_near
         self._policy = policy
         self._pool = pool
         ends = TunnelEnds(realm=realm_near, addresses=dict(tunnel_ends), link_mtu=link_mtu, gre_checksum=gre_checksum)
         self._roster = Roster(ends=ends, pool=pool, seed=seed, trace=trace)
         self._service = Service(policy=policy, pool=pool, roster=self._roster, ends=ends, ceiling=lease_ceiling)
         self._answers = AnswerCache()
+        self.folding = Folding(pool=pool, roster=self._roster, answers=self._answers)
+        """Which hosts the store alone knows: they must be recalled before anything that concerns them is asked here."""
         self._requests = RateLimit(policy.requests_per_second, burst=policy.requests_burst)
         self._errors = RateLimit(policy.errors_per_second)
         self.refusals: Counter[ErrorCode | str] = Counter()
@@ -123,7 +128,7 @@ class Gateway:
     def receive_broken_stream(self, error: WireError, peer: Peer, *, now: float) -> None:
         """Answer a TCP stream that cannot be cut into messages; the driver closes it afterwards (spec 2)."""
         self.handle_timer(now=now)
-        if peer.realm != self._realm_near:
+        if peer.realm != self.realm_near:
             self.refusals["stranger"] += 1
         elif not self._requests.allow(peer.owner, now=now):
             self.refusals["rate"] += 1
@@ -141,7 +146,7 @@ class Gateway:
 
     def report(self, violation: Violation, *, now: float) -> None:
         """Tell a host that its packets were dropped (RFC 3103 §10.4: MUST), once a second for each error."""
-        self.handle_timer(now=now)
+        self._catch_up(violation.owner, now)
         code = violation.reason.rsip_code
         client = self._roster.get(violation.owner)
         if not code or (client is not None and code == ErrorCode.REGISTER_FIRST):
@@ -171,16 +176,30 @@ class Gateway:
         return self._roster.next_deadline()
 
     def handle_timer(self, *, now: float) -> None:
-        """End what has run out: bindings (RFC 3103 §6, §9.13), registrations (§9.5.3)."""
-        while (due := self._roster.pop_due(now)) is not None:
-            owner = due.owner if isinstance(due, BindingKey) else due
-            client = self._roster.get(owner)
-            if client is None:
-                continue
-            if isinstance(due, BindingKey):
-                self._end(client, due.bind_id, Ending.EXPIRED, now=now)
-            else:
-                self._dismiss(client, Ending.EXPIRED, now=now)
+        """End what has run out: bindings (RFC 3103 §6, §9.13), registrations (§9.5.3); of very much the first of it."""
+        for _ in range(ENDED_AT_ONCE):
+            due = self._roster.pop_due(now)
+            if due is None:
+                return
+            self._expire(due, now)
+
+    def _catch_up(self, owner: Owner, now: float) -> None:
+        """End what has run out before a host is heard: all that was its own."""
+        if not self._roster.may_be_due(now):
+            return
+        self.handle_timer(now=now)
+        if self._roster.may_be_due(now):
+            for due in self._roster.overdue(owner, now):
+                self._expire(due, now)
+
+    def _expire(self, due: BindingKey, now: float) -> None:
+        client = self._roster.get(due.owner)
+        if client is None:
+            return
+        if not due.bind_id:
+            self._dismiss(client, Ending.EXPIRED, now=now)
+        elif due.bind_id in client.bindings:
+            self._end(client, due.bind_id, Ending.EXPIRED, now=now)
 
     def next_effects(self) -> tuple[Effect, ...]:
         """Take what there is to do, in the order in which it arose."""
@@ -192,7 +211,7 @@ class Gateway:
 
     def revoke(self, key: BindingKey, *, now: float) -> bool:
         """End one binding and tell its host (RFC 3103 §9.13); False if there is no such binding."""
-        self.handle_timer(now=now)
+        self._catch_up(key.owner, now)
         client = self._roster.get(key.owner)
         if client is None or key.bind_id not in client.bindings:
             return False
@@ -201,7 +220,7 @@ class Gateway:
 
     def revoke_all(self, owner: Owner, *, now: float) -> int:
         """End every binding of a host, which stays registered; returns how many there were."""
-        self.handle_timer(now=now)
+        self._catch_up(owner, now)
         client = self._roster.get(owner)
         bindings = sorted(client.bindings) if client is not None else []
         for bind_id in bindings:
@@ -213,9 +232,22 @@ class Gateway:
         """Who holds a leased address, or a port of it; two bindings of one host may share a port (LISTEN)."""
         return self._roster.holders(address, port)
 
+    @property
+    def rest_seconds(self) -> float:
+        """How long what is given back rests."""
+        return self._pool.rest_seconds
+
+    def leased_share(self) -> int:
+        """How much of the pool is not to be had, from 0 to 100: of its ports, or if it has none of its addresses."""
+        return self._pool.leased_share()
+
+    def held_by(self, owner: Owner) -> tuple[BindingKey, ...]:
+        """What a host holds."""
+        return self._roster.held_by(owner)
+
     def dismiss(self, owner: Owner, *, now: float) -> bool:
         """End one registration and tell its host (RFC 3103 §9.5); False if there is none."""
-        self.handle_timer(now=now)
+        self._catch_up(owner, now)
         client = self._roster.get(owner)
         if client is None:
             return False
@@ -240,25 +272,14 @@ class Gateway:
             resting: What was given back and when, the oldest first.
             now: Seconds since 1970.
         """
-        held = tuple(held)
-        self._roster.restore(registrations, held, now=now)
-        for each in answers:
-            self._answers.keep(each)
-            client = self._roster.get(each.owner)
-            if client is None:
-                self._answers.leave(each.owner, now=now)
-            else:
-                client.heard(Peer(each.owner.realm, each.owner.address, each.port), counted=True)
-        since = now - self._pool.rest_seconds
-        for ended_at, resource in still_resting(resting, (resource_of(each) for each, _ in held), since=since):
-            self._pool.restore_resting(resource, until=ended_at + self._pool.rest_seconds)
+        self.folding.restore(registrations, held, answers, resting, now=now)
 
     # The order of checks
 
     def _receive(self, data: bytes, peer: Peer, now: float) -> None:
-        self.handle_timer(now=now)
+        self._catch_up(peer.owner, now)
         # Silent: nothing of RSIP is served to the far realm (spec 19).
-        if peer.realm != self._realm_near:
+        if peer.realm != self.realm_near:
             self.refusals["stranger"] += 1
             return
         request = Request(peer=peer, now=now)
@@ -268,7 +289,8 @@ class Gateway:
             self._check_rate(data, request)
             envelope = self._open(data, request)
             freshness = self._judge_freshness(data, envelope, request)
-            answer = emit(self._serve(envelope, request))
+            served = self._serve(envelope, request)
+            answer = served if isinstance(served, bytes) else emit(served)
         except (RemoteProtocolError, MessageError) as refusal:
             answer = emit(self._refuse(refusal.code, request))
         except Repeat as repeat:
@@ -295,13 +317,13 @@ class Gateway:
         """Steps 1 to 6: what can be said without knowing the host."""
         fault: MessageError | None = None
         envelope: Envelope | None = None
+        kind: MessageType | int
+        read: Envelope | MessageError
         try:
-            envelope = parse_envelope(data)
-            kind: MessageType | int = envelope.type
+            read = envelope = parse_envelope(data)
+            kind = envelope.type
         except MessageError as error:
-            fault, kind = error, known(MessageType, error.message_type or 0)
-        read = envelope or fault
-        assert read is not None
+            read, fault, kind = error, error, known(MessageType, error.message_type or 0)
         request.counter = read.message_counter
         request.client_id, request.bind_id = read.client_id, read.bind_id
         # RFC 3103 §9.1: an error is never answered. Malformed datagrams of strangers neither (spec 6).
@@ -347,7 +369,7 @@ class Gateway:
             raise Repeat(answer)
         return freshness
 
-    def _serve(self, envelope: Envelope, request: Request) -> Message:
+    def _serve(self, envelope: Envelope, request: Request) -> Message | bytes:
         """Steps 8 and 9; the handlers take the rest."""
         client = self._roster.get(request.peer.owner)
         event = REQUESTED[envelope.type]
@@ -357,13 +379,15 @@ class Gateway:
         if client is None:
             return self._service.register(envelope, request)
         transport = Transport.of(request.peer)
-        if client.transport not in (None, transport) and event is not ClientEvent.DEREGISTER:
+        switched_transport = client.transport is not transport and client.transport is not None
+        if switched_transport and event is not ClientEvent.DEREGISTER:
             # Silent: RFC 3103 §5 forbids to switch and names no error. A restarted host may still deregister.
             switched = ErrorCode.USE_TCP if client.transport is Transport.TCP else ErrorCode.UNKNOWN_ERROR
             raise RemoteProtocolError(switched, f"registered over {client.transport}")
-        if envelope.client_id is not None and envelope.client_id != client.client_id:
+        client_id = request.client_id
+        if client_id is not None and client_id != client.client_id:
             raise RemoteProtocolError(ErrorCode.BAD_CLIENT_ID, "the Client ID is another's")
-        if client.transport in (None, transport) and envelope.client_id is not None:
+        if not switched_transport and client_id is not None:
             client.heard(request.peer, counted=request.counter is not None)
         return self._service.handlers[envelope.type](client, request, envelope)
 
@@ -387,7 +411,7 @@ class Gateway:
         remember = Remember(
             owner=owner, port=request.peer.port, counter=request.counter or 0, request=data, answer=answer
         )
-        self._answers.keep(remember)
+        self._answers.keep(remember, durable=changed)
         if changed:
             self._roster.effects.append(remember)
             if registered:

@@ -24,12 +24,12 @@ _SHORTEST = 1.0
 """Seconds; a shorter lease is not worth a renewal."""
 
 
-class What(enum.Enum):
-    """What a timer is for."""
+class What(enum.IntEnum):
+    """What a timer is for, in the order in which those go off that are due at the same time."""
 
+    REGISTRATION = enum.auto()
     RENEW = enum.auto()
     END = enum.auto()
-    REGISTRATION = enum.auto()
 
 
 class Timer(NamedTuple):

@@ -69,6 +69,8 @@ def take_back(binding: Binding, ports: Ranges) -> Binding:
 
 def lent_by(binding: Binding) -> Ranges:
     """Ports of a binding for which another stands."""
+    if len(binding.selectors) == 1:
+        return binding.selectors[0].lent
     return merge(each.lent for each in binding.selectors)
 
 

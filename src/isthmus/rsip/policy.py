@@ -71,8 +71,11 @@ class GatewayPolicy:
     errors_per_second: float | None = 1.0
     "Errors about data packets, for each host and code; one stands for all that came meanwhile (spec 19)."
 
+    _longest_first: tuple[ClientRule, ...] = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         """Refuse lease times that contradict each other, and tunnels that we do not speak."""
+        object.__setattr__(self, "_longest_first", tuple(sorted(self.clients, key=lambda each: -each.prefix.length)))
         if not 0 < self.lease_minimum <= self.lease_default <= self.lease_maximum < 1 << 32:
             raise ValueError(
                 f"lease times {self.lease_minimum} ≤ {self.lease_default} ≤ {self.lease_maximum} do not hold"
@@ -91,11 +94,10 @@ class GatewayPolicy:
 
     def rule_for(self, address: Address) -> ClientRule | None:
         """The rule for a private address, if it may register."""
-        fitting = [rule for rule in self.clients if address in rule.prefix]
-        if not fitting:
-            return None
-        rule = max(fitting, key=lambda each: each.prefix.length)
-        return rule if rule.admitted else None
+        for rule in self._longest_first:
+            if address in rule.prefix:
+                return rule if rule.admitted else None
+        return None
 
     def lease_seconds(self, suggested: int | None) -> int:
         """The lease time for a suggestion: the host suggests, the gateway decides (RFC 3103 §6)."""

@@ -36,11 +36,12 @@ class RateLimit:
         """Whether one more may happen now; if so it is counted."""
         if not self._interval:
             return True
-        full_at = max(self._full_at.get(key, now), now)
+        before = self._full_at.get(key)
+        full_at = now if before is None or before < now else before
         # A microsecond of grace: full_at is a sum of intervals, and floats of today's date are that coarse.
         if full_at - now > self._credit + 1e-6:
             return False
-        if key not in self._full_at and len(self._full_at) >= _MOST_KEYS and not self._make_room(now):
+        if before is None and len(self._full_at) >= _MOST_KEYS and not self._make_room(now):
             return False
         self._full_at[key] = full_at + self._interval
         return True

@@ -23,6 +23,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from isthmus.border.binding import Owner
 from isthmus.border.effect import Remember
@@ -85,13 +86,14 @@ class Freshness(enum.Enum):
     "An old counter, on a message that a host begins anew with."
 
 
-@dataclass(frozen=True, slots=True)
-class _Last:
+class _Last(NamedTuple):
     """The last request from one address and port, and its answer."""
 
     counter: int
     request: bytes
     answer: bytes
+    durable: bool
+    "Whether a store has it, too."
 
 
 class AnswerCache:
@@ -138,13 +140,43 @@ class AnswerCache:
             return Freshness.RESTART, b""
         return Freshness.STALE, b""
 
-    def keep(self, remember: Remember) -> None:
-        """Keep an answer; it takes the place of the one before from that address and port."""
-        ports = self._last.setdefault(remember.owner, {})
+    def keep(self, remember: Remember, *, durable: bool = True) -> None:
+        """Keep an answer; it takes the place of the one before from that address and port.
+
+        Args:
+            remember: The answer and its request.
+            durable: Whether a store keeps it, too; of each host it keeps the last one that it was given.
+        """
+        ports = self._last.get(remember.owner)
+        if ports is None:
+            ports = self._last[remember.owner] = {}
         ports.pop(remember.port, None)
-        ports[remember.port] = _Last(remember.counter, remember.request, remember.answer)
+        if durable and ports:
+            for port in [port for port, last in ports.items() if last.durable]:
+                ports[port] = ports[port]._replace(durable=False)
+        ports[remember.port] = _Last(remember.counter, remember.request, remember.answer, durable)
         if len(ports) > _PORTS_PER_OWNER:
             del ports[next(iter(ports))]
+
+    def fold(self, owner: Owner) -> int | None:
+        """Forget the answers of a host if a store has all of them.
+
+        Returns:
+            The port that the answer went to; None if nothing was forgotten, since there
+            are none, or more than a store has.
+        """
+        ports = self._last.get(owner)
+        if ports is None or len(ports) != 1:
+            return None
+        ((port, last),) = ports.items()
+        if not last.durable:
+            return None
+        del self._last[owner]
+        return port
+
+    def has(self, owner: Owner) -> bool:
+        """Whether there are answers for a host."""
+        return owner in self._last
 
     def last_port(self, owner: Owner, *, now: float) -> int | None:
         """The source port of the last request that was answered and is not forgotten."""
@@ -153,7 +185,8 @@ class AnswerCache:
 
     def stay(self, owner: Owner) -> None:
         """Keep a host's answers for good: it has registered."""
-        self._leaving.pop(owner, None)
+        if self._leaving:
+            self._leaving.pop(owner, None)
 
     def leave(self, owner: Owner, *, now: float) -> None:
         """Forget a host's answers in a while: it is not registered any more."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from isthmus.border.effect import Peer
 from isthmus.wire.rsip.message import ErrorResponse
@@ -22,11 +22,12 @@ class Request:
     counter: int | None = None
     client_id: int | None = None
     bind_id: int | None = None
+    udp: bool = field(init=False)
+    "Whether it came as a datagram."
 
-    @property
-    def udp(self) -> bool:
-        """Whether it came as a datagram."""
-        return not self.peer.connection
+    def __post_init__(self) -> None:
+        """Look at the peer once."""
+        self.udp = not self.peer.connection
 
     @property
     def echo(self) -> MessageCounter | None:

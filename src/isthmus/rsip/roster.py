@@ -13,21 +13,28 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from isthmus.address import Address
 from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
 from isthmus.border.effect import Bind, Deregister, Effect, Ending, Extend, Prolong, Register, Unbind
 from isthmus.border.pool import Pool
 from isthmus.border.ranges import Ranges
-from isthmus.border.resource import resource_of
+from isthmus.border.resource import Resource, resource_of
 from isthmus.rsip.allocation import Allocation
 from isthmus.rsip.client import Client, Held
 from isthmus.rsip.deadline import Deadlines
 from isthmus.rsip.ends import TunnelEnds
+from isthmus.rsip.folded import ClientIds, FoldedHosts
 from isthmus.rsip.lending import heirs, lend, lent_by, take_back
 from isthmus.rsip.policy import ClientRule
 from isthmus.rsip.states import ClientEvent, ClientState, Transition, next_client_state
 from isthmus.wire.rsip.codes import LocalPolicy, RemotePolicy
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Roster:
@@ -46,30 +53,55 @@ class Roster:
         self._pool = pool
         self._rng = random.Random(seed)
         self._trace = trace
+        pool.ask(self._held_by)
         self._clients: dict[Owner, Client] = {}
-        self._client_ids: set[int] = set()
-        self._deadlines: Deadlines[Owner | BindingKey] = Deadlines()
+        self._client_ids = ClientIds()
+        self.folded = FoldedHosts(ends.realm)
+        "Hosts that are registered, but not here: see ``forget``."
+        self._deadlines: Deadlines[BindingKey] = Deadlines()
+        "Of bindings, and of registrations with 0 for the Bind ID, so that they come first."
         self.effects: list[Effect] = []
         "What has been done and not yet been taken away."
 
     def __len__(self) -> int:
         """How many hosts are registered."""
+        return len(self._clients) + len(self.folded)
+
+    @property
+    def at_hand(self) -> int:
+        """How many of them are here."""
         return len(self._clients)
 
     def get(self, owner: Owner) -> Client | None:
-        """The registered host behind an address."""
-        return self._clients.get(owner)
+        """The registered host behind an address, if it is not folded."""
+        client = self._clients.get(owner)
+        if client is not None:
+            client.touched = True
+        return client
 
     def next_deadline(self) -> float | None:
         """When the next lease runs out."""
         return self._deadlines.next_at()
 
-    def pop_due(self, now: float) -> Owner | BindingKey | None:
-        """A registration, or a binding, whose time is up."""
+    def pop_due(self, now: float) -> BindingKey | None:
+        """A binding, or with Bind ID 0 a registration, whose time is up."""
         return self._deadlines.pop_due(now)
+
+    def may_be_due(self, now: float) -> bool:
+        """Whether there could be any."""
+        return self._deadlines.may_be_due(now)
+
+    def overdue(self, owner: Owner, now: float) -> list[BindingKey]:
+        """What of one host is due, as ``pop_due`` would give it."""
+        client = self._clients.get(owner)
+        if client is None:
+            return []
+        deadlines = [(held.expires_at, held.binding.key) for held in client.bindings.values()]
+        return [key for at, key in sorted([(client.expires_at, BindingKey(owner, 0)), *deadlines]) if at <= now]
 
     def register(self, owner: Owner, rule: ClientRule, *, seconds: int, now: float) -> Client:
         """Admit a host under a fresh Client ID (RFC 3103 §9.3.3: unlike all others)."""
+        assert owner not in self.folded, f"{owner} is folded"
         client_id = 0
         while not client_id or client_id in self._client_ids:
             client_id = self._rng.getrandbits(32)
@@ -112,7 +144,7 @@ class Roster:
         later = max(held.expires_at, now + seconds)
         held.expires_at = later if until is None else min(later, until)
         self._deadlines.set(held.binding.key, held.expires_at)
-        self.effects.append(Extend(key=held.binding.key, expires_at=held.expires_at))
+        self.effects.append(Extend(key=held.binding.key, expires_at=held.expires_at, binding=held.binding))
         self._prolong(client, held.expires_at)
         self._transit(client, ClientEvent.EXTEND, now)
 
@@ -121,7 +153,7 @@ class Roster:
         held = client.bindings.pop(bind_id)
         client.lenders.discard(bind_id)
         self._deadlines.discard(held.binding.key)
-        self.effects.append(Unbind(key=held.binding.key, ending=ending))
+        self.effects.append(Unbind(key=held.binding.key, ending=ending, binding=held.binding))
         resource = held.resource
         for heir, ports in heirs(client, held.binding):
             self._rebind(client, heir.binding.key.bind_id, take_back(heir.binding, ports), now=now)
@@ -133,7 +165,7 @@ class Roster:
         """End a registration and everything held under it (RFC 3103 §9.4.3, §9.5)."""
         for bind_id in sorted(client.bindings):
             self.unbind(client, bind_id, ending=ending, now=now)
-        self._deadlines.discard(client.owner)
+        self._deadlines.discard(BindingKey(client.owner, 0))
         del self._clients[client.owner]
         self._client_ids.discard(client.client_id)
         self.effects.append(Deregister(owner=client.owner, ending=ending))
@@ -147,37 +179,111 @@ class Roster:
         No effects come of it but Unbind, for a binding whose host is not registered.
         """
         for each in registrations:
-            self._enter(
-                Client(
-                    owner=each.owner,
-                    client_id=each.client_id,
-                    expires_at=each.expires_at,
-                    local_policy=LocalPolicy(each.local_policy),
-                    remote_policy=RemotePolicy(each.remote_policy),
-                    last_bind_id=each.last_bind_id,
-                )
-            )
+            self._admit(each)
         for binding, lease in held:
-            owner, resource = binding.key.owner, resource_of(binding)
-            client = self._clients.get(owner)
-            self._pool.restore(owner, resource)
-            if client is None:
-                self._pool.release(owner, resource, now=now)
-                self.effects.append(Unbind(key=binding.key, ending=Ending.REVOKED))
-                continue
-            one = Held(binding=binding, lease=lease, expires_at=lease.expires_at)
-            self._hold(client, one)
-            client.expires_at = max(client.expires_at, one.expires_at)
-            client.last_bind_id = max(client.last_bind_id, binding.key.bind_id)
-            client.state = ClientState.ASSIGNED
-            self._deadlines.set(owner, client.expires_at)
+            self._pool.restore(binding.key.owner, resource_of(binding))
+            if not self._give_back(binding, lease):
+                self.disown((binding,), now=now)
+
+    def disown(self, bindings: Iterable[Binding], *, now: float) -> None:
+        """End bindings that nobody holds: their hosts are not registered."""
+        for binding in bindings:
+            self._pool.release(binding.key.owner, resource_of(binding), now=now)
+            self.effects.append(Unbind(key=binding.key, ending=Ending.REVOKED, binding=binding))
+
+    # Hosts that are known to the store alone
+
+    def idle(self, most: int) -> list[Client]:
+        """Some hosts that nobody has asked for since they were here last; the others come later."""
+        found = []
+        for owner in list(islice(self._clients, most)):
+            client = self._clients[owner]
+            if not client.touched:
+                found.append(client)
+            client.touched = False
+            self._clients[owner] = self._clients.pop(owner)
+        return found
+
+    def forget(self, client: Client) -> None:
+        """Fold a host: from now on the store alone knows what it is and has. Pool and Client IDs stay as they are."""
+        owner = client.owner
+        for held in client.bindings.values():
+            self._deadlines.discard(held.binding.key)
+        self._deadlines.discard(BindingKey(owner, 0))
+        del self._clients[owner]
+        self.folded.add(owner)
+
+    def recall(self, registrations: Iterable[Registration], held: Iterable[tuple[Binding, Lease]]) -> None:
+        """Unfold hosts, with what the store has of them; of others nothing is taken."""
+        recalled = {each.owner for each in registrations if each.owner in self.folded}
+        for each in registrations:
+            if each.owner in recalled:
+                self.folded.discard(each.owner)
+                self._admit(each)
+        for binding, lease in held:
+            if binding.key.owner in recalled:
+                self._give_back(binding, lease)
+
+    def adopt(self, near: int, addresses: NDArray[np.uint32], client_ids: NDArray[np.uint32]) -> None:
+        """Note IPv4 hosts of a realm that are folded from the beginning, with their Client IDs in the same order."""
+        self._client_ids.add_all(client_ids)
+        self.folded.add_all(near, addresses)
+
+    def adopt_host(self, registration: Registration) -> None:
+        """Note any host that is folded from the beginning."""
+        self._client_ids.add(registration.client_id)
+        self.folded.add(registration.owner)
+
+    def lapse(self, near: int, addresses: NDArray[np.uint32], client_ids: NDArray[np.uint32]) -> None:
+        """Let folded IPv4 hosts of a realm be registered no more."""
+        self._client_ids.discard_all(client_ids)
+        self.folded.discard_all(near, addresses)
+
+    def are_folded(self, near: int, addresses: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Which of many IPv4 hosts of a realm are folded."""
+        return self.folded.present(near, addresses)
+
+    def held_by(self, owner: Owner) -> tuple[BindingKey, ...]:
+        """The bindings of a host that is here."""
+        client = self._clients.get(owner)
+        return () if client is None else tuple(held.binding.key for held in client.bindings.values())
+
+    def _held_by(self, owner: Owner) -> list[Resource]:
+        client = self._clients.get(owner)
+        return [] if client is None else [held.resource for held in client.bindings.values()]
+
+    def _admit(self, registration: Registration) -> None:
+        self._enter(
+            Client(
+                owner=registration.owner,
+                client_id=registration.client_id,
+                expires_at=registration.expires_at,
+                local_policy=LocalPolicy(registration.local_policy),
+                remote_policy=RemotePolicy(registration.remote_policy),
+                last_bind_id=registration.last_bind_id,
+            )
+        )
+
+    def _give_back(self, binding: Binding, lease: Lease) -> bool:
+        """Let a host have a binding that it had; False if it is not registered."""
+        owner = binding.key.owner
+        client = self._clients.get(owner)
+        if client is None:
+            return False
+        one = Held(binding=binding, lease=lease, expires_at=lease.expires_at)
+        self._hold(client, one)
+        client.expires_at = max(client.expires_at, one.expires_at)
+        client.last_bind_id = max(client.last_bind_id, binding.key.bind_id)
+        client.state = ClientState.ASSIGNED
+        self._deadlines.set(BindingKey(owner, 0), client.expires_at)
+        return True
 
     def note(self, client: Client, event: ClientEvent, *, now: float) -> None:
         """Trace what changes nothing: a query."""
         self._transit(client, event, now)
 
     def holders(self, address: Address, port: int | None) -> tuple[BindingKey, ...]:
-        """Every binding that holds a port of an address, has lent it, or holds the address whole.
+        """Every binding of a host that is here and holds a port of an address, has lent it, or holds the address whole.
 
         Args:
             address: A leased address.
@@ -197,13 +303,13 @@ class Roster:
         )
 
     def __iter__(self) -> Iterator[Client]:
-        """Every registered host, in the order of registration."""
+        """Every registered host that is here."""
         return iter(self._clients.values())
 
     def _enter(self, client: Client) -> None:
         self._clients[client.owner] = client
         self._client_ids.add(client.client_id)
-        self._deadlines.set(client.owner, client.expires_at)
+        self._deadlines.set(BindingKey(client.owner, 0), client.expires_at)
 
     def _hold(self, client: Client, held: Held) -> None:
         client.bindings[held.binding.key.bind_id] = held
@@ -217,13 +323,13 @@ class Roster:
         _note_loans(client, held)
         # A new line of history begins: the old one says who had what until now.
         held.lease = replace(held.lease, granted_at=now, expires_at=held.expires_at)
-        self.effects.append(Bind(binding=binding, lease=held.lease))
+        self.effects.append(Bind(binding=binding, lease=held.lease, renewed=True))
 
     def _prolong(self, client: Client, until: float) -> None:
         """R = max(R, Bi) (RFC 3103 §6)."""
         if until > client.expires_at:
             client.expires_at = until
-            self._deadlines.set(client.owner, until)
+            self._deadlines.set(BindingKey(client.owner, 0), until)
             self.effects.append(Prolong(owner=client.owner, expires_at=until))
 
     def _transit(self, client: Client, event: ClientEvent, now: float) -> None:

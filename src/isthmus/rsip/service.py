@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from isthmus.address import Address, Family
 from isthmus.border.binding import Owner
 from isthmus.border.effect import Ending
 from isthmus.border.pool import Pool
 from isthmus.errors import RemoteProtocolError
-from isthmus.rsip.allocation import Allocator, Ceiling, Demand
+from isthmus.rsip.allocation import Allocator, Ceiling, Demand, Judgement
 from isthmus.rsip.client import Client, Held
 from isthmus.rsip.ends import TunnelEnds
 from isthmus.rsip.grant import response_to
@@ -23,8 +24,9 @@ from isthmus.rsip.reliability import LAST_COUNTER
 from isthmus.rsip.request import Request
 from isthmus.rsip.roster import Roster
 from isthmus.rsip.states import ClientEvent
-from isthmus.wire.rsip.codes import ErrorCode, MessageType, Method
+from isthmus.wire.rsip.codes import ErrorCode, LocalPolicy, MessageType, Method, RemotePolicy
 from isthmus.wire.rsip.message import (
+    AssignResponseRsapIp,
     DeregisterResponse,
     Envelope,
     ExtendRequest,
@@ -47,6 +49,7 @@ from isthmus.wire.rsip.parameter import (
     RsipMethod,
     RsipTunnelType,
 )
+from isthmus.wire.rsip.template import Template
 
 _DATAGRAM_OCTETS = 1200
 """A response over UDP stays below, so that it is not fragmented on any usual path (spec 2)."""
@@ -58,6 +61,8 @@ _METHODS: dict[MessageType, Method] = {
     MessageType.ASSIGN_REQUEST_RSIPSEC: Method.RSIPSEC,
     MessageType.LISTEN_REQUEST_RSIP_IKE: Method.RSIPSEC,
 }
+_MOST_TEMPLATES = 1024
+"""Grants whose answers are remembered, for as many judgements as there are."""
 _LISTENING = (MessageType.LISTEN_REQUEST, MessageType.LISTEN_REQUEST_RSIP_IKE)
 
 
@@ -76,7 +81,9 @@ class Service:
         self._methods = tuple(
             method for method in policy.methods if method is not Method.RSIPSEC or pool.offers_spis or pool.offers_ike
         )
-        self.handlers: dict[MessageType, Callable[[Client, Request, Envelope], Message]] = {
+        self._admissions: dict[tuple[LocalPolicy, RemotePolicy, bool], Template] = {}
+        self._grants: dict[tuple[Judgement | None, int, Address, Family], Template] = {}
+        self.handlers: dict[MessageType, Callable[[Client, Request, Envelope], Message | bytes]] = {
             MessageType.DE_REGISTER_REQUEST: self._deregister,
             MessageType.ASSIGN_REQUEST_RSA_IP: self._grant,
             MessageType.ASSIGN_REQUEST_RSAP_IP: self._grant,
@@ -88,9 +95,13 @@ class Service:
             MessageType.QUERY_REQUEST: self._query,
         }
         "Every message that is served to a registered host."
+        self._served = frozenset(kind for kind in MessageType if self._serves(kind))
 
     def serves(self, kind: MessageType) -> bool:
         """Whether a request is offered at all (208 if not)."""
+        return kind in self._served
+
+    def _serves(self, kind: MessageType) -> bool:
         method = _METHODS.get(kind)
         if method is not None and method not in self._methods:
             return False
@@ -102,7 +113,7 @@ class Service:
             return self._pool.offers_spis
         return kind is MessageType.REGISTER_REQUEST or kind in self.handlers
 
-    def register(self, envelope: Envelope, request: Request) -> Message:
+    def register(self, envelope: Envelope, request: Request) -> Message | bytes:
         """Admit a host, or refuse (RFC 3103 §9.2.3, §9.3); step 8 for hosts that are not registered.
 
         Raises:
@@ -117,7 +128,11 @@ class Service:
         seconds = self._policy.registration_lease
         client = self._roster.register(owner, rule, seconds=seconds, now=request.now)
         client.heard(request.peer, counted=request.counter is not None)
-        return RegisterResponse(
+        key = rule.local_policy, rule.remote_policy, rule.ipsec
+        template = None if envelope.like is None else self._admissions.get(key)
+        if template is not None and request.counter is not None:
+            return template.fill(client.client_id, request.counter)
+        response = RegisterResponse(
             client_id=ClientId(client.client_id),
             lease_time=LeaseTime(seconds),
             flow_policy=FlowPolicy(local=client.local_policy, remote=client.remote_policy),
@@ -125,6 +140,9 @@ class Service:
             methods=tuple(RsipMethod(method) for method in self._methods_for(owner)),
             tunnel_types=tuple(RsipTunnelType(kind) for kind in self._policy.tunnel_types),
         )
+        if response.message_counter is not None and request.counter is not None:
+            self._admissions[key] = Template(response, response.client_id, response.message_counter)
+        return response
 
     def _methods_for(self, owner: Owner) -> tuple[Method, ...]:
         """What a host may have: RSIPSEC only where policy allows it IPsec (RFC 3104 §6)."""
@@ -138,7 +156,7 @@ class Service:
         self._roster.dismiss(client, ending=Ending.FREED, now=request.now)
         return DeregisterResponse(client_id=ClientId(client.client_id), message_counter=request.echo)
 
-    def _grant(self, client: Client, request: Request, envelope: Envelope) -> Message:
+    def _grant(self, client: Client, request: Request, envelope: Envelope) -> Message | bytes:
         """RFC 3103 §9.6 to §9.9, §9.16, §9.17; RFC 3104 §6.2."""
         message = parse_message(envelope)
         assert isinstance(message, Demand)
@@ -149,15 +167,28 @@ class Service:
         if allocation.until is not None:
             seconds = min(seconds, int(allocation.until - request.now))
         held = self._roster.bind(client, allocation, seconds=seconds, now=request.now)
-        return response_to(
+        # The endpoint may be left out where it is the gateway (RFC 3103 §9.7.3); to say it is never wrong.
+        endpoint = self._ends.for_host(client.owner.address)
+        bind_id = held.binding.key.bind_id
+        address, ports = allocation.resource.address, allocation.resource.ports
+        key = allocation.alike, seconds, endpoint, address.family
+        template = None if key[0] is None else self._grants.get(key)
+        if template is not None and ports is not None and request.counter is not None:
+            return template.fill(client.client_id, bind_id, address.octets, ports.pairs[0][0], request.counter)
+        response = response_to(
             message,
             allocation,
-            bind_id=BindId(held.binding.key.bind_id),
+            bind_id=BindId(bind_id),
             lease_time=LeaseTime(seconds),
-            # The endpoint may be left out where it is the gateway (RFC 3103 §9.7.3); to say it is never wrong.
-            tunnel_endpoint=self._ends.for_host(client.owner.address),
+            tunnel_endpoint=endpoint,
             message_counter=request.echo,
         )
+        if key[0] is not None and isinstance(response, AssignResponseRsapIp) and response.message_counter is not None:
+            parts = response.client_id, response.bind_id, response.local_address, response.local_ports
+            if len(self._grants) >= _MOST_TEMPLATES:
+                self._grants.clear()
+            self._grants[key] = Template(response, *parts, response.message_counter)
+        return response
 
     def _extend(self, client: Client, request: Request, envelope: Envelope) -> Message:
         """RFC 3103 §9.10, §9.11; always answered, since a UDP host would ask again (spec I18)."""

@@ -1,345 +1,275 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Effects into rows and rows into values, for whatever speaks the SQL of ``store.sql``.
+"""Entries into rows, one after another or by the hundred, for whatever speaks the SQL of ``store.sql``.
 
 Connections, transactions and the disk are the business of the store that owns the ledger.
+
+A batch is written by statement, not by effect: entries are gathered into a ``Round`` as long as the order of its
+steps (end, dismiss, admit, bind, answer, extend) does to the tables what their own order would; the next round begins
+where it would not. Constraints speak where a row does not fit: then the transaction is to be taken back, and the batch
+is written entry by entry, which says what is wrong or puts it right.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from typing import Any, assert_never
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
 
-from isthmus.address import Address, Prefix
-from isthmus.border.binding import Binding, BindingKey, Lease, Method, Owner, Registration
-from isthmus.border.crossing import Tunnel, TunnelKind
-from isthmus.border.effect import Bind, Deregister, Durable, Ending, Extend, Prolong, Register, Remember, Unbind
-from isthmus.border.ranges import Ranges
-from isthmus.border.resource import Resource, resource_of
-from isthmus.border.selector import Admit, Kind, Remote, Selector
+from isthmus.border.effect import Ending
+from isthmus.border.selector import Kind
 from isthmus.errors import Conflict
-from isthmus.store import DEPARTED_SECONDS, Held, Snapshot, Tenure, sql
-from isthmus.store.holding import not_held, ranges_of
+from isthmus.store import DEPARTED_SECONDS, plain_sql, sql
+from isthmus.store.entry import BIND, PLAIN, PLAIN_REALMS, REGISTER, Entry, Odd, Plain, as_odd
+from isthmus.store.round import Host, Key, Round
 
-Value = int | float | str | bytes | None
-Execute = Callable[[str, tuple[Value, ...]], Iterator[tuple[Any, ...]]]
-"""Run one statement with its values and iterate over what it answers: ``sqlite3.Connection.execute``."""
+Row = tuple[Any, ...]
 
-_Span = tuple[int, int, int]
-"""Kind, first and last number."""
-_WHOLE = 0
-"""The kind that a whole prefix has in ``holding`` and ``tenure_range``: one range, 0 to 0."""
-_PORT_SCALES = range(17)
+
+class Unfit(Exception):
+    """A row of a round does not fit: take the transaction back and write entry by entry."""
 
 
 class Ledger:
     """The tables of one store, inside a transaction that somebody else begins and ends."""
 
-    def __init__(self, execute: Execute) -> None:
-        """Use a connection.
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        """Use a cursor.
 
         Args:
-            execute: Runs one statement on it.
+            cursor: Runs statements; what it had to say before is lost.
         """
-        self._execute = execute
+        self._cursor = cursor
+        self._ways: dict[Row, int] = {}
 
-    def write(self, effect: Durable, *, now: float) -> None:
-        """Write one effect.
+    def forget(self) -> None:
+        """Take word that a transaction was taken back."""
+        self._ways.clear()
+
+    def write(self, batch: Sequence[Entry], *, now: float) -> None:
+        """Write a batch by statement.
+
+        Raises:
+            Unfit: take the transaction back, and ``write_each``.
+        """
+        gathered = Round()
+        try:
+            for entry in batch:
+                if gathered.add(entry):
+                    continue
+                self._write_round(gathered, now)
+                gathered = Round()
+                if not gathered.add(entry):
+                    self._bind(Odd._make(entry), None, now)
+            self._write_round(gathered, now)
+        except (sqlite3.IntegrityError, Conflict) as error:
+            raise Unfit from error
+        self._execute(sql.PRUNE, (now - DEPARTED_SECONDS,))
+
+    def write_each(self, batch: Sequence[Entry], *, now: float) -> None:
+        """Write a batch entry by entry.
 
         Raises:
             Conflict: see ``LeaseStore.commit``; the transaction must be taken back.
         """
-        match effect:
-            case Register():
-                self._register(effect.registration)
-            case Deregister():
-                self._deregister(effect, now)
-            case Bind():
-                self._bind(effect, now)
-            case Extend():
-                self._execute(sql.EXTEND, (effect.expires_at, *_key(effect.key)))
-            case Prolong():
-                self._execute(sql.PROLONG, (effect.expires_at, *_owner(effect.owner)))
-            case Unbind():
-                held = self._held_tenure(effect.key)
-                if held is not None:
-                    self._end(held, effect.ending, now)
-            case Remember():
-                owner = _owner(effect.owner)
-                row = (*owner, effect.port, effect.counter, effect.request, effect.answer, *owner, now)
-                self._execute(sql.REMEMBER, row)
-            case _:
-                assert_never(effect)
-
-    def prune(self, *, now: float) -> None:
-        """Forget the answers to hosts that left long ago."""
+        for entry in batch:
+            if entry[0] == BIND:
+                self._bind(Odd._make(entry), None, now)
+            elif entry[0] == PLAIN:
+                plain = Plain._make(entry)
+                self._bind(as_odd(plain), plain, now)
+            else:
+                if entry[0] == REGISTER:
+                    self._check_client(*entry[1:4])
+                gathered = Round()
+                gathered.add(entry)
+                self._write_round(gathered, now)
         self._execute(sql.PRUNE, (now - DEPARTED_SECONDS,))
 
-    def load(self, *, rested_since: float) -> Snapshot:
-        """Read everything that stands (see ``LeaseStore``)."""
-        held = self.leases()
-        registrations = (
-            Registration(
-                owner=_read_owner(realm, address),
-                client_id=client_id,
-                expires_at=expires_at,
-                local_policy=local_policy,
-                remote_policy=remote_policy,
-                last_bind_id=last_bind_id,
-            )
-            for realm, address, client_id, expires_at, local_policy, remote_policy, last_bind_id in self._execute(
-                sql.REGISTRATIONS, ()
-            )
-        )
-        answers = (
-            Remember(owner=_read_owner(realm, address), port=port, counter=counter, request=request, answer=answer)
-            for realm, address, port, counter, request, answer in self._execute(sql.ANSWERS, (rested_since,))
-        )
-        ended = (
-            (ended_at, _read_resource(realm, address, each))
-            for ended_at, realm, address, *each in self._execute(sql.RESTING, (rested_since,))
-        )
-        return Snapshot(
-            registrations=tuple(sorted(registrations, key=lambda each: each.owner)),
-            bindings=held,
-            answers=tuple(sorted(answers, key=lambda each: each.owner)),
-            resting=not_held(ended, (resource_of(each.binding) for each in held)),
-        )
+    def _write_round(self, it: Round, now: float) -> None:
+        if it.ended:
+            self._end(it.ended, now)
+        if it.dismissed:
+            self._dismiss(it.dismissed, now)
+        if it.admitted:
+            self._cursor.executemany(sql.REGISTER, it.admitted.values())
+            if self._row(sql.ANY_ANSWER):
+                self._cursor.executemany(sql.ARRIVE, it.admitted.keys())
+        if it.binds:
+            self._bind_plain(it.binds)
+        if it.changed:
+            self._cursor.executemany(sql.UPDATE_HOST, [(*change, *owner) for owner, change in it.changed.items()])
+        if it.answered:
+            self._answer(it.answered, now)
+        if it.farewells:
+            rows = [(*owner, *said, now) for owner, said in it.farewells.items()]
+            self._cursor.executemany(sql.REMEMBER, rows)
+        if it.extended:
+            rows = [(at, realm, _number(address), bind_id) for (realm, address, bind_id), at in it.extended.items()]
+            self._cursor.executemany(plain_sql.EXTEND, rows)
+            if self._row(sql.ANY_BINDING):
+                self._cursor.executemany(sql.EXTEND, [(at, *key) for key, at in it.extended.items()])
 
-    def leases(self) -> tuple[Held, ...]:
-        """Everything that is held now, by owner and bind ID."""
-        selectors: dict[int, list[sql.SelectorRow]] = {}
-        for raw in self._execute(sql.SELECTORS, ()):
-            row = sql.SelectorRow._make(raw)
-            selectors.setdefault(row.tenure, []).append(row)
-        bindings = map(sql.BindingRow._make, self._execute(sql.BINDINGS, ()))
-        held = (_read_held(row, selectors[row.tenure]) for row in bindings)
-        return tuple(sorted(held, key=lambda each: each.binding.key))
+    def _end(self, ended: dict[Key, str], now: float) -> None:
+        keys = [(realm, _number(address), bind_id) for realm, address, bind_id in ended]
+        endings = zip(ended.values(), keys, strict=True)
+        self._cursor.executemany(plain_sql.END, [(now, ending, *key) for ending, key in endings])
+        self._cursor.executemany(plain_sql.DELETE, keys)
+        if self._row(sql.ANY_BINDING):
+            for key, ending in ended.items():
+                held = self._held_tenure(key)
+                if held is not None:
+                    self._end_tenure(held, ending, now)
 
-    def who_had(self, address: Address, *, port: int | None, at: float | None) -> tuple[Tenure, ...]:
-        """Answer who held an address, or a port of it, as written down (see ``LeaseStore``)."""
-        # Without a time: granted before the end of time, and not ended before its beginning.
-        times = (math.inf, -math.inf) if at is None else (at, at)
-        found: dict[int, sql.TenureRow] = {}
-        for statement, values in _searches(address, port):
-            for raw in self._execute(statement, (*values, *times)):
-                row = sql.TenureRow._make(raw)
-                found[row.number] = row
-        newest_first = sorted(found.values(), key=lambda row: (row.granted_at, row.number), reverse=True)
-        return tuple(_read_tenure(row) for row in newest_first)
+    def _dismiss(self, dismissed: dict[Host, str], now: float) -> None:
+        freed = [owner for owner, ending in dismissed.items() if ending == Ending.FREED.value]
+        if freed:
+            self._cursor.executemany(sql.KEEP, [(now, *owner) for owner in freed])
+        if self._row(sql.ANY_ANSWER):
+            self._cursor.executemany(sql.DEPART, [(now, *owner, *owner) for owner in freed])
+            forgotten = [owner for owner, ending in dismissed.items() if ending != Ending.FREED.value]
+            self._cursor.executemany(sql.FORGET, [(*owner, *owner) for owner in forgotten])
+        self._cursor.executemany(sql.DEREGISTER, dismissed.keys())
 
-    def owner_of(self, client_id: int) -> Owner | None:
-        """The host that a client ID belongs to now."""
-        row = self._row(sql.CLIENT, (client_id,))
-        return None if row is None else _read_owner(*row)
-
-    def _register(self, registration: Registration) -> None:
-        if self.owner_of(registration.client_id) not in (None, registration.owner):
-            raise Conflict(f"client ID {registration.client_id}")
-        owner = _owner(registration.owner)
-        policies = (registration.local_policy, registration.remote_policy, registration.last_bind_id)
-        self._execute(sql.REGISTER, (*owner, registration.client_id, registration.expires_at, *policies))
-        self._execute(sql.ARRIVE, owner)
-
-    def _deregister(self, effect: Deregister, now: float) -> None:
-        owner = _owner(effect.owner)
-        if self._row(sql.DEREGISTER, owner) is None:
+    def _answer(self, answered: dict[Host, list[Any]], now: float) -> None:
+        rows = [(*change, *owner) for owner, change in answered.items()]
+        if self._cursor.executemany(sql.ANSWER_HOST, rows).rowcount == len(rows):
             return
-        if effect.ending is Ending.FREED:
-            self._execute(sql.DEPART, (now, *owner))
-        else:
-            self._execute(sql.FORGET, owner)
+        for owner, (_, _, *said) in answered.items():
+            if not self._row(sql.HOST, owner):
+                self._execute(sql.REMEMBER, (*owner, *said, now))
 
-    def _bind(self, effect: Bind, now: float) -> None:
-        binding, lease = effect.binding, effect.lease
-        local, resource = binding.selectors[0].local, resource_of(binding)
-        grant = (lease.client_id, binding.realm, *_prefix(local), *_resource(resource), lease.granted_at)
-        spans = tuple(_spans(binding))
-        before = self._held_tenure(binding.key)
-        if before is not None and before[1:-1] == grant:
-            number = before.number
-            self._execute(sql.UNBIND, (number,))
-            self._execute(sql.RENEW_TENURE, (lease.method, lease.expires_at, number))
-        else:
-            if before is not None:
-                self._end(before, Ending.EXPIRED if before.expires_at <= now else Ending.REVOKED, now)
-            number = self._next_number()
-            row = (number, *_key(binding.key), lease.client_id, lease.method, *grant[1:], lease.expires_at)
-            self._execute(sql.BEGIN_TENURE, row)
-            for kind, first, last in spans:
-                scale = (last - first).bit_length()
-                self._execute(sql.ADD_RANGE, (number, *_prefix(local), kind, scale, first, last))
-        self._enter(binding, number, spans)
-        bind_id = binding.key.bind_id
-        self._execute(sql.LAST_BIND_ID, (bind_id, *_owner(binding.key.owner), bind_id))
-
-    def _enter(self, binding: Binding, number: int, spans: tuple[_Span, ...]) -> None:
-        """Make a binding stand, unless something of it is held by then."""
-        place = (binding.realm, *_prefix(binding.selectors[0].local))
-        for selector in binding.selectors:
-            for kind, first, last in _selector_spans(selector.kind, selector.values):
-                below = self._row(sql.HOLDER, (*place, kind, last))
-                if below is not None and below[0] >= first:
-                    raise Conflict(str(selector))
-        tunnel = binding.tunnel
-        ends = (tunnel.local.octets, tunnel.remote.octets)
-        way = (tunnel.kind, tunnel.mtu, tunnel.checksum)
-        self._execute(sql.BIND, (number, tunnel.realm, *ends, *way, binding.device))
-        for ordinal, selector in enumerate(binding.selectors):
-            remote = selector.remote
-            network = (None, None) if remote.network is None else _prefix(remote.network)
-            numbers = (str(selector.values), str(selector.lent))
-            self._execute(
-                sql.ADD_SELECTOR, (number, ordinal, selector.kind, *numbers, *network, remote.port, remote.admit)
+    def _bind_plain(self, binds: Sequence[Entry]) -> None:
+        number = self._grant(len(binds)) - len(binds)
+        rows = []
+        for number, entry in enumerate(binds, number + 1):  # noqa: B020 - numbers follow one another
+            _, place, last, near, owner, bind_id, client_id, method, way, granted_at, expires_at, _ = entry
+            scale = (last - place).bit_length()
+            way = self._way(way)
+            rows.append(
+                (place, last, near, owner, bind_id, client_id, method, way, granted_at, expires_at, scale, number)
             )
-        for kind, first, last in spans:
-            self._execute(sql.ADD_HOLDING, (*place, kind, first, last, number))
+        if self._row(sql.ANY_BINDING):
+            for each in map(Plain._make, binds):
+                odd = as_odd(each)
+                self._check_free(odd)
+                if self._held_tenure((each.near, each.owner_address, each.bind_id)) is not None:
+                    raise Unfit
+        if self._cursor.executemany(plain_sql.BIND, rows).rowcount != len(rows):
+            raise Unfit
 
-    def _held_tenure(self, key: BindingKey) -> sql.HeldTenure | None:
-        row = self._row(sql.HELD_TENURE, _key(key))
-        return None if row is None else sql.HeldTenure._make(row)
+    def _bind(self, odd: Odd, plain: Plain | None, now: float) -> None:
+        """Make one binding stand, whatever stands in its place.
 
-    def _next_number(self) -> int:
-        ((last,),) = self._execute(sql.LAST_TENURE, ())
-        return int(last) + 1
+        Args:
+            odd: The binding.
+            plain: The same, if it is plain: it becomes a row of ``plain``, unless its tenure began as another one.
+            now: Seconds since 1970.
+        """
+        key = (odd.owner_realm, odd.owner_address, odd.bind_id)
+        grant = (odd.client_id, odd.realm, odd.address, odd.length, *odd.resource, odd.granted_at)
+        number, goes_on = self._replace_plain(key, grant, now), False
+        before = self._held_tenure(key)
+        if before is not None and before[1:-1] == grant:
+            number, goes_on = before.number, True
+            self._execute(sql.UNBIND, (number,))
+            self._execute(sql.RENEW_TENURE, (odd.method, odd.expires_at, number))
+        elif before is not None:
+            self._end_tenure(before, _ending(before.expires_at, now), now)
+        self._check_free(odd)
+        number = number or self._grant(1)
+        if plain is not None and not goes_on:
+            way, scale = self._way(plain.way), (plain.last - plain.place).bit_length()
+            row = (*plain[1:8], way, plain.granted_at, plain.expires_at, scale, number)
+            self._execute(plain_sql.BIND, row)
+        else:
+            self._enter(odd, number, goes_on=goes_on)
+        self._execute(sql.UPDATE_HOST, (odd.bind_id, None, *key[:2]))
 
-    def _row(self, statement: str, values: tuple[Value, ...]) -> tuple[Any, ...] | None:
-        """Run what answers with one row or none, to its end: a statement half read keeps a commit waiting."""
-        rows = list(self._execute(statement, values))
-        return rows[0] if rows else None
+    def _replace_plain(self, key: Key, grant: Row, now: float) -> int:
+        """Take away the plain lease of a key; returns its number if it is the same grant, else 0."""
+        realm, address, bind_id = key
+        numbers = (realm, _number(address), bind_id)
+        rows = self._row(plain_sql.HELD, numbers)
+        if not rows:
+            return 0
+        held = plain_sql.PlainRow._make(rows[0])
+        same = grant == held.grant
+        if not same:
+            self._execute(plain_sql.END, (now, _ending(held.expires_at, now), *numbers))
+        self._execute(plain_sql.DELETE, numbers)
+        return held.number if same else 0
 
-    def _end(self, held: sql.HeldTenure, ending: Ending, now: float) -> None:
+    def _enter(self, odd: Odd, number: int, *, goes_on: bool) -> None:
+        """Write a binding that is free to stand, with its tenure if that does not go on."""
+        place = (odd.address, odd.length)
+        if not goes_on:
+            whose = (odd.owner_realm, odd.owner_address, odd.bind_id, odd.client_id, odd.method)
+            times = (odd.granted_at, odd.expires_at)
+            self._execute(sql.BEGIN_TENURE, (number, *whose, odd.realm, *place, *odd.resource, *times))
+            for kind, first, last in odd.spans:
+                scale = (last - first).bit_length()
+                self._execute(sql.ADD_RANGE, (number, *place, kind, scale, first, last))
+        self._execute(sql.BIND, (number, *odd.tunnel))
+        for ordinal, selector in enumerate(odd.selectors):
+            self._execute(sql.ADD_SELECTOR, (number, ordinal, *selector))
+        for span in odd.spans:
+            self._execute(sql.ADD_HOLDING, (odd.realm, *place, *span, number))
+
+    def _check_free(self, odd: Odd) -> None:
+        place = (odd.realm, odd.address, odd.length)
+        for text, spans in odd.wanted:
+            for kind, first, last in spans:
+                below = self._row(sql.HOLDER, (*place, kind, last))
+                if below and below[0][0] >= first:
+                    raise Conflict(text)
+                if kind == Kind.PORT and len(odd.address) == 4 and odd.realm < PLAIN_REALMS:
+                    start = odd.realm << 48 | _number(odd.address) << 16
+                    below = self._row(plain_sql.HOLDER, (start | last,))
+                    if below and below[0][0] >= start | first:
+                        raise Conflict(text)
+
+    def _check_client(self, realm: int, address: bytes, client_id: int) -> None:
+        found = self._row(sql.CLIENT, (client_id,))
+        if found and found[0] != (realm, address):
+            raise Conflict(f"client ID {client_id}")
+
+    def _held_tenure(self, key: Key) -> sql.HeldTenure | None:
+        rows = self._row(sql.HELD_TENURE, key)
+        return sql.HeldTenure._make(rows[0]) if rows else None
+
+    def _end_tenure(self, held: sql.HeldTenure, ending: str, now: float) -> None:
         ended_at = max(held.granted_at, min(now, held.expires_at))
-        self._execute(sql.END_TENURE, (ended_at, ending.value, held.number))
+        self._execute(sql.END_TENURE, (ended_at, ending, held.number))
         self._execute(sql.UNBIND, (held.number,))
 
+    def _grant(self, count: int) -> int:
+        """Take numbers for tenures; returns the last of them."""
+        ((last,),) = self._row(sql.GRANT, (count,))
+        return int(last)
 
-def _searches(address: Address, port: int | None) -> Iterator[tuple[str, tuple[Value, ...]]]:
-    """Everything to look up for one address: around it, and of it."""
-    family = address.family
-    for length in range(family.bits):
-        shift = family.bits - length
-        around = Address(family, address.number >> shift << shift)
-        yield sql.WHO_HAD_ANY, (around.octets, length)
-    if port is None:
-        yield sql.WHO_HAD_ANY, (address.octets, family.bits)
-        return
-    yield sql.WHO_HAD, (address.octets, family.bits, _WHOLE, 0, 0, 0, 0)
-    for scale in _PORT_SCALES:
-        lowest = port - (1 << scale) + 1
-        yield sql.WHO_HAD, (address.octets, family.bits, Kind.PORT, scale, lowest, port, port)
+    def _way(self, way: Row) -> int:
+        """The number of what tunnels have in common."""
+        known = self._ways.get(way)
+        if known is None:
+            self._ways = {tuple(columns): number for number, *columns in self._row(plain_sql.WAYS)}
+            known = self._ways.get(way)
+        if known is None:
+            ((known,),) = self._row(plain_sql.ADD_WAY, way)
+            self._ways[way] = known
+        return known
 
+    def _execute(self, statement: str, values: Row) -> None:
+        self._cursor.execute(statement, values)
 
-def _spans(binding: Binding) -> Iterator[_Span]:
-    """Everything that a binding holds, nothing twice."""
-    for kind, values in ranges_of(binding):
-        yield from _selector_spans(kind, values)
-
-
-def _selector_spans(kind: Kind | None, values: Ranges) -> Iterator[_Span]:
-    if kind is None:
-        yield _WHOLE, 0, 0
-        return
-    # An identity has 64 bits and a database 63 and a sign.
-    less = 1 << 63 if kind.limit > 1 << 63 else 0
-    for first, last in values.pairs:
-        yield kind, first - less, last - less
+    def _row(self, statement: str, values: Row = ()) -> list[Row]:
+        """Run what answers with one row or none, to its end: a statement half read keeps a commit waiting."""
+        return self._cursor.execute(statement, values).fetchall()
 
 
-def _owner(owner: Owner) -> tuple[int, bytes]:
-    return owner.realm, owner.address.octets
+def _number(address: bytes) -> int:
+    """An IPv4 address as a number; of others one that no IPv4 address has."""
+    return int.from_bytes(address, "big") if len(address) == 4 else -1
 
 
-def _key(key: BindingKey) -> tuple[int, bytes, int]:
-    return key.owner.realm, key.owner.address.octets, key.bind_id
-
-
-def _prefix(prefix: Prefix) -> tuple[bytes, int]:
-    return prefix.address.octets, prefix.length
-
-
-def _resource(resource: Resource) -> tuple[str | None, str | None, int, str | None]:
-    return (
-        None if resource.ports is None else str(resource.ports),
-        None if resource.spis is None else str(resource.spis),
-        int(resource.ike),
-        None if resource.identities is None else str(resource.identities),
-    )
-
-
-_read_address = lru_cache(4096)(Address.from_octets)
-
-
-def _read_owner(realm: int, address: bytes) -> Owner:
-    return Owner(realm, _read_address(address))
-
-
-def _read_ranges(text: str) -> Ranges:
-    return Ranges.parse(text) if text else Ranges(())
-
-
-def _read_resource(realm: int, address: bytes, held: Iterable[Any]) -> Resource:
-    """The inverse of ``_resource``."""
-    ports, spis, ike, identities = held
-    return Resource(
-        realm=realm,
-        address=_read_address(address),
-        ports=None if ports is None else _read_ranges(ports),
-        spis=None if spis is None else _read_ranges(spis),
-        ike=bool(ike),
-        identities=None if identities is None else _read_ranges(identities),
-    )
-
-
-def _read_tenure(row: sql.TenureRow) -> Tenure:
-    return Tenure(
-        key=BindingKey(_read_owner(row.owner_realm, row.owner_address), row.bind_id),
-        client_id=row.client_id,
-        resource=_read_resource(row.realm, row.address, (row.ports, row.spis, row.ike, row.identities)),
-        granted_at=row.granted_at,
-        ended_at=row.ended_at,
-        ending=None if row.ending is None else Ending(row.ending),
-        expires_at=row.expires_at,
-    )
-
-
-def _read_held(row: sql.BindingRow, selectors: list[sql.SelectorRow]) -> Held:
-    local = Prefix(_read_address(row.address), row.length)
-    binding = Binding(
-        key=BindingKey(_read_owner(row.owner_realm, row.owner_address), row.bind_id),
-        selectors=tuple(
-            Selector(
-                realm=row.realm,
-                local=local,
-                kind=None if each.kind is None else Kind(each.kind),
-                values=_read_ranges(each.numbers),
-                remote=_read_remote(each),
-                lent=_read_ranges(each.lent),
-            )
-            for each in selectors
-        ),
-        crossing=Tunnel(
-            realm=row.tunnel_realm,
-            local=_read_address(row.tunnel_local),
-            remote=_read_address(row.tunnel_remote),
-            kind=TunnelKind(row.tunnel_kind),
-            mtu=row.tunnel_mtu,
-            checksum=bool(row.tunnel_checksum),
-        ),
-        device=row.device,
-    )
-    lease = Lease(
-        client_id=row.client_id,
-        method=Method(row.method),
-        granted_at=row.granted_at,
-        expires_at=row.expires_at,
-    )
-    return Held(binding=binding, lease=lease)
-
-
-def _read_remote(row: sql.SelectorRow) -> Remote:
-    network = None
-    if row.remote_address is not None and row.remote_length is not None:
-        network = Prefix(_read_address(row.remote_address), row.remote_length)
-    return Remote(network=network, port=row.remote_port, admit=Admit(row.admit))
+def _ending(expires_at: float, now: float) -> str:
+    return (Ending.EXPIRED if expires_at <= now else Ending.REVOKED).value

@@ -7,18 +7,22 @@ a batch that fails is taken back line by line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeVar, assert_never
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import BindingKey, Owner, Registration
 from isthmus.border.effect import Bind, Deregister, Durable, Ending, Extend, Prolong, Register, Remember, Unbind
-from isthmus.border.resource import resource_of
+from isthmus.border.plain import Single, one_by_one
+from isthmus.border.resource import Resource, resource_of
 from isthmus.border.table import BindingTable
 from isthmus.errors import Conflict
-from isthmus.store import DEPARTED_SECONDS, Held, Snapshot, Tenure
+from isthmus.store import DEPARTED_SECONDS, Held, Lapsing, Recalled, Snapshot, Standing, Tenure
+from isthmus.store.entry import place_of
 from isthmus.store.holding import covers, not_held
+from isthmus.store.outcome import done
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -58,14 +62,6 @@ class MemoryStore:
 
     def load(self, *, rested_since: float) -> Snapshot:
         """Read everything that stands (see ``LeaseStore``)."""
-        ended = sorted(
-            (
-                (row.tenure.ended_at, number, row.tenure.resource)
-                for number, row in self._history.items()
-                if row.tenure.ended_at is not None and row.tenure.ended_at >= rested_since
-            ),
-            key=lambda each: each[:2],
-        )
         held = self.leases()
         return Snapshot(
             registrations=tuple(self._registrations[owner] for owner in sorted(self._registrations)),
@@ -75,12 +71,94 @@ class MemoryStore:
                 for _, answer in sorted(self._answers.items())
                 if answer.departed_at is None or answer.departed_at >= rested_since
             ),
-            resting=not_held(((at, resource) for at, _, resource in ended), (resource_of(h.binding) for h in held)),
+            resting=not_held(self._ended(rested_since), (resource_of(h.binding) for h in held)),
         )
+
+    def recall(self, owners: Sequence[Owner]) -> Recalled:
+        """Read what stands of some hosts (see ``LeaseStore``)."""
+        asked = sorted(set(owners))
+        return Recalled(
+            registrations=tuple(self._registrations[each] for each in asked if each in self._registrations),
+            bindings=tuple(each for each in self.leases() if each.binding.key.owner in asked),
+            answers=tuple(self._answers[each].remember for each in asked if each in self._answers),
+        )
+
+    def standing(self, *, rested_since: float) -> Standing:
+        """Read everything that stands, as columns where it can be (see ``LeaseStore``)."""
+        from isthmus.store.columns import standing_of
+
+        return standing_of(
+            registrations=(self._registrations[owner] for owner in sorted(self._registrations)),
+            held=self.leases(),
+            departed=[
+                answer.remember
+                for _, answer in sorted(self._answers.items())
+                if answer.departed_at is not None and answer.departed_at >= rested_since
+            ],
+            ended=self._ended(rested_since),
+        )
+
+    def due(self, *, before: float, limit: int) -> tuple[Owner, ...]:
+        """Tell whose deadline is before a time, soonest first (see ``LeaseStore``)."""
+        soonest: dict[Owner, float] = {}
+        for owner, deadline in self._deadlines():
+            soonest[owner] = min(deadline, soonest.get(owner, deadline))
+        found = sorted((deadline, owner) for owner, deadline in soonest.items() if deadline < before)
+        return tuple(owner for _, owner in found[:limit])
+
+    def lapsing(self, near: int, *, before: float, limit: int) -> Lapsing:
+        """Tell what runs out (see ``LeaseStore``)."""
+        from isthmus.store.lapsing import lapsing_of
+
+        return lapsing_of(self.recall(self.due(before=before, limit=limit)), near, before=before)
+
+    def soonest(self) -> float | None:
+        """The soonest deadline of a binding or a registration."""
+        return min((deadline for _, deadline in self._deadlines()), default=None)
+
+    def holders(self, address: Address, port: int | None = None) -> tuple[BindingKey, ...]:
+        """Tell which bindings hold an address, or a port of it, now (see ``LeaseStore``)."""
+        return tuple(
+            each.binding.key
+            for each in self.leases()
+            if address in each.binding.selectors[0].local and covers(resource_of(each.binding), port)
+        )
+
+    def held_count(self) -> int:
+        """How many bindings stand."""
+        return len(self._held)
+
+    def registered_count(self) -> int:
+        """How many hosts are registered."""
+        return len(self._registrations)
+
+    def ended_count(self, *, since: float) -> int:
+        """How many tenures ended at or after a time."""
+        return len(self._ended(since))
+
+    def submit(self, effects: Iterable[Durable], *, now: float) -> Future[None]:
+        """Write a batch at once (see ``LeaseStore``)."""
+        return done(lambda: self.commit(effects, now=now))
+
+    def _deadlines(self) -> Iterator[tuple[Owner, float]]:
+        yield from ((each.owner, each.expires_at) for each in self._registrations.values())
+        yield from ((each.binding.key.owner, each.lease.expires_at) for each in self._held.values())
+
+    def _ended(self, since: float) -> list[tuple[float, Resource]]:
+        """What was given back at or after a time, oldest first."""
+        ended = sorted(
+            (
+                (row.tenure.ended_at, number, row.tenure.resource)
+                for number, row in self._history.items()
+                if row.tenure.ended_at is not None and row.tenure.ended_at >= since
+            ),
+            key=lambda each: each[:2],
+        )
+        return [(at, resource) for at, _, resource in ended]
 
     def commit(self, effects: Iterable[Durable], *, now: float) -> None:
         """Write a batch: all of it or nothing (see ``LeaseStore``)."""
-        batch = tuple(effects)
+        batch = tuple(one_by_one(effects))
         self._undo.clear()
         try:
             for effect in batch:
@@ -113,6 +191,11 @@ class MemoryStore:
         """Everything that is held now, by owner and bind ID."""
         return tuple(self._held[key] for key in sorted(self._held))
 
+    def page(self, *, after: BindingKey | None, limit: int) -> tuple[Held, ...]:
+        """Some of what is held now (see ``LeaseStore``)."""
+        keys = sorted(self._held, key=place_of)
+        return tuple(self._held[key] for key in keys if after is None or place_of(key) > place_of(after))[:limit]
+
     def owner_of(self, client_id: int) -> Owner | None:
         """The host that a client ID belongs to now."""
         return self._clients.get(client_id)
@@ -120,7 +203,7 @@ class MemoryStore:
     def close(self) -> None:
         """Do nothing: what is in memory goes with the object."""
 
-    def _write(self, effect: Durable, now: float) -> None:
+    def _write(self, effect: Single, now: float) -> None:
         match effect:
             case Register():
                 self._register(effect.registration)

@@ -19,21 +19,26 @@ in one transaction  ``sqlite3``                   SQLAlchemy Core 2.1
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib import resources
 from pathlib import Path
 
 from isthmus.address import Address
-from isthmus.border.binding import Owner
+from isthmus.border.binding import BindingKey, Owner
 from isthmus.border.effect import Durable
 from isthmus.errors import StoreUnavailable
-from isthmus.store import Held, Snapshot, Tenure
-from isthmus.store.ledger import Ledger
+from isthmus.store import Held, Lapsing, Recalled, Snapshot, Standing, Tenure
+from isthmus.store.entry import Entry, entries
+from isthmus.store.ledger import Ledger, Unfit
+from isthmus.store.outcome import done
+from isthmus.store.reading import Reading
 
 _REMEDIES = {
     "SQLITE_BUSY": "another process keeps it locked; is a second isthmus running?",
@@ -44,35 +49,41 @@ _REMEDIES = {
     "SQLITE_READONLY": "isthmus must be allowed to write the file and its directory",
     "SQLITE_CANTOPEN": "isthmus must be allowed to write the file and its directory",
 }
+_LOG_PAGES = 1 << 14
+"""How long the log becomes before it is folded into the file: 64 MiB. A page that was written ten times is folded once,
+so the longer the less work, and the longer a commit waits for it."""
 _SCHEMA_TABLE = "CREATE TABLE IF NOT EXISTS schema_file (name TEXT PRIMARY KEY, applied_at DOUBLE PRECISION NOT NULL)"
 
 
 class SqliteStore:
     """Keeps leases in one SQLite file. Any thread may call; calls wait for one another."""
 
-    def __init__(self, path: str | os.PathLike[str], *, wait_seconds: float = 5.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, wait_seconds: float = 5.0, cache_octets: int = 4 << 20) -> None:
         """Open the file, or make it, and bring its schema up to date.
 
         Args:
             path: The file. Its directory must exist; SQLite puts ``-wal`` and ``-shm`` beside it.
             wait_seconds: How long another writer is waited for.
+            cache_octets: How much of the file may be kept in memory, beside what the system keeps.
 
         Raises:
             StoreUnavailable: it cannot be opened, is damaged, is somebody else's, or is newer than this isthmus.
         """
         self._path = Path(path).absolute()
         self._lock = threading.Lock()
+        self._closing = ExitStack()
         _touch(self._path)
         with self._using("open"):
             self._connection = sqlite3.connect(
                 self._path, timeout=wait_seconds, isolation_level=None, check_same_thread=False
             )
+            self._ledger, self._tables = Ledger(self._connection.cursor()), Reading(self._connection)
             try:
-                self._prepare()
+                self._prepare(cache_octets)
             except BaseException:
                 self._connection.close()
+                self._closing.close()
                 raise
-        self._ledger = Ledger(self._connection.execute)
 
     @property
     def path(self) -> Path:
@@ -81,41 +92,106 @@ class SqliteStore:
 
     def load(self, *, rested_since: float) -> Snapshot:
         """Read everything that stands (see ``LeaseStore``)."""
-        with self._using("read"), self._transaction("BEGIN"):
-            return self._ledger.load(rested_since=rested_since)
+        with self._reading() as tables:
+            return tables.load(rested_since=rested_since)
 
     def commit(self, effects: Iterable[Durable], *, now: float) -> None:
         """Write a batch in one transaction: all of it, durable, or nothing (see ``LeaseStore``)."""
-        batch = tuple(effects)
+        self.commit_entries(entries(effects), now=now)
+
+    def commit_entries(self, batch: Sequence[Entry], *, now: float) -> None:
+        """Write a batch of entries as ``commit`` does."""
         if not batch:
             return
-        with self._using("write"), self._transaction("BEGIN IMMEDIATE"):
-            for effect in batch:
-                self._ledger.write(effect, now=now)
-            self._ledger.prune(now=now)
+        with self._using("write"):
+            try:
+                with self._transaction("BEGIN IMMEDIATE"):
+                    self._ledger.write(batch, now=now)
+            except Unfit:
+                with self._transaction("BEGIN IMMEDIATE"):
+                    self._ledger.write_each(batch, now=now)
 
     def who_had(
         self, address: Address, *, port: int | None, at: float | None, now: float | None = None
     ) -> tuple[Tenure, ...]:
         """Answer who held an address, or a port of it (see ``LeaseStore``)."""
-        with self._using("read"), self._transaction("BEGIN"):
-            found = self._ledger.who_had(address, port=port, at=at)
+        with self._reading() as tables:
+            found = tables.who_had(address, port=port, at=at)
         return found if now is None else tuple(tenure.as_of(now) for tenure in found)
 
     def leases(self) -> tuple[Held, ...]:
         """Everything that is held now, by owner and bind ID."""
-        with self._using("read"), self._transaction("BEGIN"):
-            return self._ledger.leases()
+        with self._reading() as tables:
+            return tables.leases()
+
+    def page(self, *, after: BindingKey | None, limit: int) -> tuple[Held, ...]:
+        """Some of what is held now (see ``LeaseStore``)."""
+        with self._reading() as tables:
+            return tables.page(after=after, limit=limit)
 
     def owner_of(self, client_id: int) -> Owner | None:
         """The host that a client ID belongs to now."""
-        with self._using("read"):
-            return self._ledger.owner_of(client_id)
+        with self._reading() as tables:
+            return tables.owner_of(client_id)
+
+    def submit(self, effects: Iterable[Durable], *, now: float) -> Future[None]:
+        """Write a batch at once (see ``LeaseStore``)."""
+        return done(lambda: self.commit(effects, now=now))
+
+    def recall(self, owners: Sequence[Owner]) -> Recalled:
+        """Read what stands of some hosts (see ``LeaseStore``)."""
+        with self._reading() as tables:
+            return tables.recall(owners)
+
+    def standing(self, *, rested_since: float) -> Standing:
+        """Read everything that stands, as columns where it can be (see ``LeaseStore``)."""
+        from isthmus.store.columns import read_standing
+
+        with self._reading() as tables:
+            return read_standing(self._connection, tables, rested_since=rested_since)
+
+    def due(self, *, before: float, limit: int) -> tuple[Owner, ...]:
+        """Tell whose deadline is before a time, soonest first (see ``LeaseStore``)."""
+        with self._reading() as tables:
+            return tables.due(before=before, limit=limit)
+
+    def lapsing(self, near: int, *, before: float, limit: int) -> Lapsing:
+        """Tell what runs out (see ``LeaseStore``)."""
+        from isthmus.store.lapsing import read_lapsing
+
+        with self._reading() as tables:
+            return read_lapsing(self._connection, tables, near, before=before, limit=limit)
+
+    def soonest(self) -> float | None:
+        """The soonest deadline of a binding or a registration."""
+        with self._reading() as tables:
+            return tables.soonest()
+
+    def holders(self, address: Address, port: int | None = None) -> tuple[BindingKey, ...]:
+        """Tell which bindings hold an address, or a port of it, now (see ``LeaseStore``)."""
+        with self._reading() as tables:
+            return tables.holders(address, port)
+
+    def held_count(self) -> int:
+        """How many bindings stand."""
+        with self._reading() as tables:
+            return tables.held_count()
+
+    def registered_count(self) -> int:
+        """How many hosts are registered."""
+        with self._reading() as tables:
+            return tables.registered_count()
+
+    def ended_count(self, *, since: float) -> int:
+        """How many tenures ended at or after a time."""
+        with self._reading() as tables:
+            return tables.ended_count(since)
 
     def close(self) -> None:
         """Let go of the file; the last one to do so folds the log into it."""
         with self._using("close"):
             self._connection.close()
+            self._closing.close()
 
     @contextmanager
     def _using(self, verb: str) -> Iterator[None]:
@@ -127,19 +203,26 @@ class SqliteStore:
                 raise StoreUnavailable(f"{self._path}: cannot {verb}: {_reason(error)}") from error
 
     @contextmanager
+    def _reading(self) -> Iterator[Reading]:
+        """The tables as they stand now."""
+        with self._using("read"), self._transaction("BEGIN"):
+            yield self._tables
+
+    @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
         self._connection.execute(begin)
         try:
             yield
             self._connection.execute("COMMIT")
         except BaseException:
+            self._ledger.forget()
             if self._connection.in_transaction:
                 # Where SQLite cannot even roll back, the log's next reader does it.
                 with suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, cache_octets: int) -> None:
         execute = self._connection.execute
         foreign = "it is a SQLite database, but not isthmus's; name another file"
         tables = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -153,10 +236,30 @@ class SqliteStore:
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA foreign_keys = ON")
         execute("PRAGMA cell_size_check = ON")
-        if "schema_file" not in tables or self._missing():
-            with self._transaction("BEGIN IMMEDIATE"):
+        execute(f"PRAGMA cache_size = {-(cache_octets >> 10)}")
+        execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        begun = "schema_file" in tables
+        if not begun or self._missing():
+            with self._no_older_gateway() if begun else nullcontext(), self._transaction("BEGIN IMMEDIATE"):
                 execute(_SCHEMA_TABLE)
                 self._apply_schema()
+
+    @contextmanager
+    def _no_older_gateway(self) -> Iterator[None]:
+        """See that no gateway of an earlier isthmus has the file (``daemon.occupancy``): it cannot write new tables."""
+        # Closed after the connection: to close any descriptor of a file drops the locks of the process on it.
+        file = self._closing.enter_context(self._path.open("rb"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{self._path}: cannot open: a gateway of an earlier isthmus keeps its leases here; stop it, and the"
+                " file is brought up to date"
+            ) from error
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
     def _missing(self) -> dict[str, str]:
         """The schema files that have not been applied, in order, with their SQL."""

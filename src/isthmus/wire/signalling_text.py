@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from isthmus.address import Address
 from isthmus.errors import Malformed
 from isthmus.wire import igmp, ike
 from isthmus.wire.slp import message as slp
@@ -64,7 +65,7 @@ def describe_igmp(octets: bytes) -> dict[str, Any]:
 
 def _plain(value: object) -> Any:
     """A field of an SLP message in what JSON has."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and not isinstance(value, Address):
         return [_plain(each) for each in value]
     if isinstance(value, slp.UrlEntry):
         return f"{value.url} ({value.lifetime} s)"

@@ -96,6 +96,9 @@ class RealmSection(Section):
     interface: Interface
     site: Site | None = None
     "The SIP site whose IPv4 it is (seed IPAE 4.1), like 1.213.77.5: its IPv4-only hosts are known under it."
+    xdp: bool = False
+    """Decide in the interface's driver what can be decided there: for network cards. On a veth it costs TCP most of its
+    rate."""
 
 
 class EndpointSection(Section):

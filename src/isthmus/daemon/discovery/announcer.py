@@ -4,36 +4,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from isthmus.daemon import config as configuration
 from isthmus.daemon.config import Config, GatewaySection
 from isthmus.daemon.discovery.advertisement import Advertisement
-from isthmus.daemon.discovery.load import leased_share
 from isthmus.daemon.discovery.near import NearInterface, near_interface
 from isthmus.daemon.discovery.service_agent import ServiceAgent
 from isthmus.daemon.discovery.template import SERVICE_TYPE, TUNNEL_NAMES, Offer
 from isthmus.daemon.messages import Message, log
 from isthmus.errors import ConfigError, Unsupported
-from isthmus.store import Held
 from isthmus.wire.slp.url import ServiceUrl
 
 FRESH_SECONDS = 1.0
 """How old an advertised load may be."""
 
 
-def offer(section: GatewaySection, leases: Iterable[Held]) -> Offer:
-    """What a gateway says of itself now (RFC 3105 §7)."""
+def offer(section: GatewaySection, load: int) -> Offer:
+    """What a gateway says of itself now (RFC 3105 §7), with its load from 0 to 100."""
     return Offer(
         ipsec=any(each.spis is not None for each in section.pool),
         ike=any(each.ike for each in section.pool),
         tunnel_types=tuple(TUNNEL_NAMES[each] for each in section.tunnels),
         transports=tuple(each.upper() for each in section.transports),
-        load=leased_share(section, leases),
+        load=load,
     )
 
 
-def advertisement(near: NearInterface, section: GatewaySection, leases: Callable[[], Iterable[Held]]) -> Advertisement:
+def advertisement(near: NearInterface, section: GatewaySection, load: Callable[[], int]) -> Advertisement:
     """What is advertised for a gateway: its own address and port, or its name (RFC 3105 §4)."""
     slp = section.slp
     assert slp is not None
@@ -42,7 +40,7 @@ def advertisement(near: NearInterface, section: GatewaySection, leases: Callable
         url=ServiceUrl(service_type=SERVICE_TYPE, host=slp.host or str(near.address), port=section.port),
         scopes=slp.scopes,
         lifetime=slp.lifetime,
-        offer=_Briefly(lambda: offer(section, leases())),
+        offer=_Briefly(lambda: offer(section, load())),
     )
 
 
@@ -65,12 +63,12 @@ class _Briefly:
 class Announcer:
     """Lets a gateway be found, if its configuration wants that; what goes wrong here stops nothing else."""
 
-    def __init__(self, config: Config, leases: Callable[[], Iterable[Held]]) -> None:
+    def __init__(self, config: Config, load: Callable[[], int]) -> None:
         """Open the sockets.
 
         Args:
             config: The whole configuration, with a ``[gateway]``.
-            leases: Gives what is leased now.
+            load: Gives the share of the pool that is leased now, 0 to 100.
         """
         self._agent: ServiceAgent | None = None
         section = config.gateway
@@ -85,7 +83,7 @@ class Announcer:
             near = NearInterface(name=interface, address=here[0], hardware=near_interface(interface).hardware)
             self._agent = ServiceAgent(
                 near,
-                advertisement(near, section, leases),
+                advertisement(near, section, load),
                 directory_agents=tuple(configuration.address(each) for each in section.slp.directory_agents),
                 refresh=section.slp.refresh,
             )

@@ -7,6 +7,8 @@ module          holds
 ``plane``       ``KernelPlane``: effects into maps, interfaces, pins
 ``image``       what the maps should hold, and in which order it changes
 ``index``       bindings as entries and slice words
+``direct``      plain leases as words
+``briefs``      these words in half as many octets, for the program to look at first
 ``contact``     peers that were written to, in the program's own memory
 ``path``        who sent what in ESP and AH, likewise
 ``ring``        what was sent as IPAE datagrams, likewise
@@ -15,9 +17,12 @@ module          holds
 ``maps``        values of the model as octets, by layout
 ``pinned``      the programs and their maps: loaded, pinned, adopted
 ``trace``       events of the program as violations
-``attach``      filters at interfaces; netlink
+``attach``      programs at interfaces: filters at TC, and XDP
+``xdp``         which realms have a program at XDP
 ``btf``         layouts and enums out of the object
-``loader``      libbpf
+``libbpf``      the library, by ctypes
+``loader``      objects, maps and programs
+``budget``      what programs cost the verifier
 ==============  ======================================================================
 
 The program is in ``bpf/``; ``docs/data-plane.md`` is the contract.

@@ -20,6 +20,7 @@ import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -77,9 +78,9 @@ class Record:
         Raises:
             AbiMismatch: the struct has no such field.
         """
-        octets = bytearray(before)
+        octets, by_name = bytearray(before), self.by_name
         for name, value in values.items():
-            field = self._of(name)
+            field = by_name.get(name) or self._of(name)
             octets[field.at : field.at + field.octets] = _emit(field, value)
         return bytes(octets)
 
@@ -104,7 +105,7 @@ def _order(field: Field) -> Literal["big", "little"]:
 
 def _emit(field: Field, value: int | bytes) -> bytes:
     if isinstance(value, int):
-        return value.to_bytes(field.octets, _order(field))
+        return value.to_bytes(field.octets, "big" if field.network else sys.byteorder)
     if len(value) != field.octets:
         raise AbiMismatch(f"field {field.name} has {field.octets} octets, not {len(value)}")
     return value
@@ -139,15 +140,18 @@ class Types:
         self._strings = section[header + string_at : header + string_at + string_octets]
         self._types = [_Type(0, "void", 0, ()), *self._read(section[header + type_at : header + type_at + type_octets])]
         self._by_name = {(each.kind, each.name): number for number, each in enumerate(self._types)}
+        self._records: dict[str, Record] = {}
+        self._layouts: dict[tuple[str, ...], int] = {}
 
-    @classmethod
-    def of_object(cls, octets: bytes) -> Types:
+    @staticmethod
+    @lru_cache(maxsize=2)
+    def of_object(octets: bytes) -> Types:
         """Find and read the section in an ELF object.
 
         Raises:
             AbiMismatch: no object, or one without BTF.
         """
-        return cls(_section(octets, ".BTF"))
+        return Types(_section(octets, ".BTF"))
 
     def record(self, name: str) -> Record:
         """The layout of a struct.
@@ -155,9 +159,11 @@ class Types:
         Raises:
             AbiMismatch: there is none of that name.
         """
-        found = self._find(_STRUCT, name)
-        fields = tuple(self._field(self._string(at), number, bits) for at, number, bits in found.members)
-        return Record(name, found.size, fields, {each.name: each for each in fields})
+        if name not in self._records:
+            found = self._find(_STRUCT, name)
+            fields = tuple(self._field(self._string(at), number, bits) for at, number, bits in found.members)
+            self._records[name] = Record(name, found.size, fields, {each.name: each for each in fields})
+        return self._records[name]
 
     def enum(self, name: str) -> Mapping[str, int]:
         """The values of an enum by name.
@@ -169,10 +175,12 @@ class Types:
 
     def layout(self, *names: str) -> int:
         """A number that differs when any of these structs does."""
-        digest = hashlib.blake2b(digest_size=7)
-        for name in names:
-            digest.update(repr(self.record(name)).encode())
-        return int.from_bytes(digest.digest(), "big")
+        if names not in self._layouts:
+            digest = hashlib.blake2b(digest_size=7)
+            for name in names:
+                digest.update(repr(self.record(name)).encode())
+            self._layouts[names] = int.from_bytes(digest.digest(), "big")
+        return self._layouts[names]
 
     def _find(self, kind: int, name: str) -> _Type:
         number = self._by_name.get((kind, name))

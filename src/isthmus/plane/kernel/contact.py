@@ -17,7 +17,7 @@ from isthmus.plane.kernel.maps import Codec
 BUCKETS, WORDS = 1 << 17, 8
 EPOCH_SECONDS, EPOCH_MASK, EPOCHS_KEPT = 64, 0xFFF, 120
 "As in abi.h; tests/test_abi.py compares them."
-_32_BITS = 0xFFFFFFFF
+_64_BITS = 0xFFFFFFFFFFFFFFFF
 _RUN = 1024
 "Words that are looked at together by ``forget_old``."
 
@@ -91,8 +91,8 @@ def _known(local: Address, remote: Address) -> bool:
 
 def _place(tag: int, local: Address, remote: Address) -> tuple[int, int]:
     """The first word of a peer's bucket, and its fingerprint (contact.h, bucket)."""
-    digest = _mix(_mix(_mix(tag) ^ _word(local)) ^ _word(remote))
-    fingerprint = _mix(digest ^ tag) & _32_BITS & ~EPOCH_MASK
+    digest = _mix(_mix(tag * 0x9E3779B97F4A7C15 & _64_BITS ^ (_word(local) << 32 | _word(remote))))
+    fingerprint = digest >> 32 & ~EPOCH_MASK
     return (digest & (BUCKETS - 1)) * WORDS, fingerprint or EPOCH_MASK + 1
 
 
@@ -102,8 +102,6 @@ def _word(address: Address) -> int:
 
 
 def _mix(digest: int) -> int:
-    digest ^= digest >> 16
-    digest = digest * 0x7FEB352D & _32_BITS
-    digest ^= digest >> 15
-    digest = digest * 0x846CA68B & _32_BITS
-    return digest ^ digest >> 16
+    digest ^= digest >> 32
+    digest = digest * 0xD6E8FEB86659FD93 & _64_BITS
+    return digest ^ digest >> 32

@@ -23,6 +23,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from isthmus.address import Address, Prefix
 from isthmus.border.binding import Binding, BindingKey
@@ -30,6 +31,7 @@ from isthmus.border.crossing import Tunnel
 from isthmus.border.ranges import Ranges, merge
 from isthmus.border.realm import Border, End
 from isthmus.border.selector import Kind, Selector
+from isthmus.errors import PlaneError
 from isthmus.plane.kernel.maps import NOBODY, Claimed, Codec, Standing
 from isthmus.plane.kernel.number import Slots
 
@@ -56,6 +58,8 @@ class Held:
         return Standing(self.endpoint, self.expires_at, selector.remote, route=route)
 
 
+MOST_BLOCKS = 1 << 12
+"""Most aligned blocks that the SPIs of one selector may need: each is an entry of its own."""
 _Whose = tuple[Held, Standing]
 _Span = tuple[int, int, Held, Standing]
 "First port, last port, whose."
@@ -100,6 +104,7 @@ class Index:
         entry: Callable[[str, bytes, bytes | None], None],
         word: Callable[[int, int], None],
         meant: Callable[[Prefix], None],
+        claimed: Callable[[int, Address, int, tuple[int, int]], None],
     ) -> None:
         """Enter the claims.
 
@@ -110,7 +115,10 @@ class Index:
             entry: Is told of each entry that changes; None: it goes.
             word: Is told of each slice word that changes.
             meant: Is told of each prefix that ``addresses`` or ``by_prefix`` has something of, before the entry.
+            claimed: Is told of each address of a gateway that pools claim ports of: realm, address, first slice, and
+                the words (the first, how many) of the longest run of slices claimed whole: they are told so only.
         """
+        self._tell_claimed = claimed
         self._codec, self._slots, self._entry, self._word, self._meant = codec, slots, entry, word, meant
         self._size = border.slice_size
         self._hosts = {realm.number for realm in border.realms if realm.end is End.HOST}
@@ -120,7 +128,8 @@ class Index:
         by_address: dict[_At, list[Selector]] = {}
         for claim in border.claims:
             by_address.setdefault((claim.realm, claim.local), []).append(claim)
-        for (realm, local), claims in by_address.items():
+        # In the order of addresses, so that neighbours have neighbouring slices.
+        for (realm, local), claims in sorted(by_address.items(), key=lambda each: (each[0][0], each[0][1].address)):
             if any(claim.kind is None for claim in claims):
                 self._claimed.setdefault(realm, []).append(local)
             self._claim(realm, local, [claim for claim in claims if claim.kind is not None])
@@ -186,9 +195,15 @@ class Index:
         parts.spis = merge(claim.values for claim in claims if claim.kind is Kind.SPI)
         parts.claimed = True
         self._show_address((realm, local))
+        told = range(0)
+        if parts.first_slice is not None and parts.claims and realm not in self._hosts:
+            spans = (range(-(-first // self._size), (last + 1) // self._size) for first, last in parts.claims.pairs)
+            told = max(spans, key=len)
+            self._tell_claimed(realm, local.address, parts.first_slice, (parts.first_slice + told.start, len(told)))
         for first, last in parts.claims.pairs:
             for number in range(first // self._size, last // self._size + 1):
-                self._refresh((realm, local, Kind.PORT, number))
+                if number not in told:
+                    self._refresh((realm, local, Kind.PORT, number))
 
     def _units(self, held: Held) -> Iterator[_Unit]:
         """What a binding touches."""
@@ -374,6 +389,19 @@ class Index:
 _SPI = 0xFFFFFFFF
 _ASKED = frozenset({Kind.COOKIE, Kind.IDENTITY})
 "Kinds that only the reference plane looks at."
+
+
+def check(binding: Binding) -> None:
+    """Refuse what the maps cannot hold.
+
+    Raises:
+        PlaneError: says what.
+    """
+    if not isinstance(binding.crossing, Tunnel) and (len(binding.selectors) > 1 or binding.selectors[0].kind):
+        raise PlaneError(f"binding {binding.key} selects by more than a prefix, which IPAE does not")
+    for selector in binding.selectors:
+        if selector.kind is Kind.SPI and sum(1 for _ in islice(blocks(selector.values), MOST_BLOCKS + 1)) > MOST_BLOCKS:
+            raise PlaneError(f"binding {binding.key} holds SPIs in more than {MOST_BLOCKS} aligned blocks")
 
 
 def blocks(spis: Ranges) -> Iterator[int]:

@@ -11,16 +11,16 @@ import enum
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import FOREVER
-from isthmus.border.crossing import Encapsulation, Native, Translate, Tunnel, Way
-from isthmus.border.realm import End, Realm
-from isthmus.border.rules import Df0, IcmpPseudo, Rules
+from isthmus.border.crossing import Tunnel, TunnelKind
+from isthmus.border.realm import End
 from isthmus.border.selector import Admit, Remote
+from isthmus.errors import AbiMismatch
 from isthmus.plane.kernel.btf import Types
-from isthmus.plane.reference.ways import Condition
+from isthmus.plane.kernel.sip_maps import SipCodec
 
 STRUCTS = (
     "place",
@@ -35,8 +35,10 @@ STRUCTS = (
     "endpoint",
     "owner",
     "holding_key",
+    "wide_key",
     "path_key",
     "path",
+    "brief",
     "bucket",
     "event",
     "limit",
@@ -48,11 +50,15 @@ STRUCTS = (
     "way_key",
     "way",
     "slot",
+    "group_words",
+    "gateway",
+    "followed",
     "about",
 )
 """What user space and program must agree about."""
 
 REALMS = 1024
+NEAR_INTERFACES = 1024
 MEANT_BITS = 1 << 16
 """As in abi.h; tests/test_abi.py compares them."""
 NOWHERE = 0x7FFFFFFF
@@ -60,8 +66,13 @@ NOWHERE = 0x7FFFFFFF
 _FOREVER = 0xFFFFFFFF
 _UNSLICED = 0xFFFFFFFF
 _REMOTE_NEVER = 255
+_UPPER_OCTET = 0xFF000000
 _REALM_BITS = 32
-_OWNER_BITS = 32
+_OWNER_BITS = 64
+_PLACE = struct.Struct("!I16s")
+_IPV4_PLACE = struct.Struct("!II12x")
+_HOLDING = struct.Struct("=Q20sI")
+_OWNER = struct.Struct("=QII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,19 @@ class Standing:
 NOBODY = Standing(0, 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class AddressRun:
+    """Consecutive addresses of a realm whose slices are consecutive."""
+
+    address: int
+    "The first."
+    length: int
+    first_slice: int
+    "Of the first."
+    shift: int
+    "Ports of a slice, as a power of two."
+
+
 class Claimed(enum.Enum):
     """What pools claim of an address's SPIs."""
 
@@ -90,7 +114,7 @@ class Claimed(enum.Enum):
     SOME = 2
 
 
-class Codec:
+class Codec(SipCodec):
     """Writes keys and values of the maps."""
 
     def __init__(self, types: Types, *, boot_offset: float) -> None:
@@ -110,6 +134,16 @@ class Codec:
         self._crossing = types.enum("crossing_kind")
         self._rule = types.enum("rule")
         self._realm = types.enum("realm_flag")
+        # Written for each lease; the record is the judge of their layouts.
+        probe = bytes(range(16))
+        quick: dict[str, tuple[bytes, dict[str, int | bytes]]] = {
+            "place": (_PLACE.pack(1, probe), {"realm": 1, "address": probe}),
+            "holding_key": (_HOLDING.pack(2, bytes(20), 0), {"owner": 2}),
+            "owner": (_OWNER.pack(2, 1, 0), {"tag": 2, "registered": 1}),
+        }
+        for name, (octets, values) in quick.items():
+            if octets != self._record[name].pack(**values):
+                raise AbiMismatch(f"struct {name} is not laid out as this version of isthmus writes it")
         self.holder = types.enum("index_kind")["HOLDER"]
         "The kind under which ``by_demux`` says by whose right ESP and AH are sent."
 
@@ -133,7 +167,9 @@ class Codec:
 
     def place(self, realm: int, address: Address) -> bytes:
         """An address in a realm."""
-        return self._record["place"].pack(realm=realm, address=address.key_octets)
+        if address.family is Family.IPV4:
+            return _IPV4_PLACE.pack(realm, address.number)
+        return _PLACE.pack(realm, address.key_octets)
 
     def prefix_key(self, realm: int, prefix: Prefix) -> bytes:
         """The key of ``by_prefix``."""
@@ -149,18 +185,27 @@ class Codec:
         place = self.place(realm, address)
         return self._record["spi_key"].pack(length=8 * len(place) + length, place=place, spi=first)
 
-    def holding_key(self, tag: int, realm: int, prefix: Prefix) -> bytes:
+    def holding(self, tag: int, place: bytes) -> bytes:
         """The key of ``holdings``."""
-        return self._record["holding_key"].pack(
-            length=_OWNER_BITS + _REALM_BITS + prefix.length, owner=tag, place=self.place(realm, prefix.address)
+        return _HOLDING.pack(tag, place, 0)
+
+    def wide_key(self, tag: int, realm: int, prefix: Prefix) -> bytes:
+        """The key of ``wide_holdings``."""
+        return self._record["wide_key"].pack(
+            length=_OWNER_BITS + _REALM_BITS + prefix.length,
+            owner_upper=tag >> 32,
+            owner_lower=tag & 0xFFFFFFFF,
+            place=self.place(realm, prefix.address),
         )
 
-    def interface(self, realm: int, end: End, *, bare: bool, family: Family) -> bytes:
-        """What ``interfaces`` holds."""
+    def interface(
+        self, realm: int, end: End, index: int, *, bare: bool, family: Family, address: bytes = bytes(6)
+    ) -> bytes:
+        """What ``interfaces`` and ``near_interfaces`` hold; ``address`` is that of the link."""
         flags = self._interface["INTERFACE_BARE"] if bare else 0
         if family is not Family.IPV4:
             flags |= self._interface["INTERFACE_TUNNELS_ONLY"]
-        return self._record["interface"].pack(realm=realm, end=int(end), flags=flags)
+        return self._record["interface"].pack(realm=realm, end=int(end), flags=flags, link_address=address, index=index)
 
     def realm_of(self, interface: bytes) -> int:
         """The realm in what ``interfaces`` holds."""
@@ -175,10 +220,35 @@ class Codec:
             values[f"{name}_address"], values[name] = nothing if found is None else (found[0].key_octets, found[1])
         return self._record["interface"].replace(interface, **values)
 
-    def realm(self, number: int, interface: int, punt: int, mtu: int, *, ipae: bool) -> bytes:
+    def near_key(self, index: int) -> bytes:
+        """The key of ``near_interfaces``."""
+        return self.number(index % NEAR_INTERFACES)
+
+    def index_of(self, interface: bytes) -> int:
+        """The index in what ``near_interfaces`` holds."""
+        return self._record["interface"].number(interface, "index")
+
+    def realm(self, number: int, interface: int, punt: int, mtu: int, *, ipae: bool, xdp: bool = False) -> bytes:
         """What ``realms`` holds."""
-        flags = self._realm["REALM_IPAE"] if ipae else 0
+        flags = self._realm["REALM_IPAE"] * ipae | self._realm["REALM_XDP"] * xdp
         return self._record["realm"].pack(number=number, interface=interface, punt=punt, mtu=mtu, flags=flags)
+
+    def with_run(self, realm: bytes, run: AddressRun | None) -> bytes:
+        """What ``realms`` holds, with another run of addresses."""
+        run = run or AddressRun(0, 0, 0, 0)
+        return self._record["realm"].replace(
+            realm, run_address=run.address, run_length=run.length, run_slice=run.first_slice, run_shift=run.shift
+        )
+
+    def run_of(self, realm: bytes) -> AddressRun | None:
+        """The run in what ``realms`` holds."""
+        names = ("run_address", "run_length", "run_slice", "run_shift")
+        found = AddressRun(*(self._record["realm"].number(realm, name) for name in names))
+        return found if found.length else None
+
+    def number_of_realm(self, realm: bytes) -> int:
+        """The number in what ``realms`` holds."""
+        return self._record["realm"].number(realm, "number")
 
     def port_of(self, realm: bytes) -> int:
         """The interface index of the port in what ``realms`` holds."""
@@ -190,7 +260,7 @@ class Codec:
 
     def owner(self, tag: int, *, registered: bool) -> bytes:
         """What ``owners`` holds."""
-        return self._record["owner"].pack(tag=tag, registered=int(registered))
+        return _OWNER.pack(tag, registered, 0)
 
     def tag(self, owner: bytes) -> int:
         """The tag in what ``owners`` holds."""
@@ -211,117 +281,29 @@ class Codec:
             made_for=tunnel.mtu,
         )
 
-    def crossing(self, crossing: Encapsulation | Native | Translate, device: int) -> bytes:
-        """What ``endpoints`` holds of how IPAE goes on."""
-        local: Address | None = None
-        remote: Address | None = None
-        more: dict[str, int] = {}
-        match crossing:
-            case Encapsulation():
-                kind, local, remote = "ENCAPSULATION", crossing.local, crossing.remote
-                more = {"mtu": min(crossing.mtu, 0xFFFF), "made_for": crossing.mtu}
-            case Native():
-                kind, remote = "NATIVE", crossing.neighbour
-            case Translate():
-                kind, local = "TRANSLATE", crossing.image.address
-                remote = None if crossing.compatible is None else crossing.compatible.address
-                more = {"family": int(crossing.image.family), "image": crossing.image.length}
-        flag = "ENDPOINT_COMPATIBLE" if isinstance(crossing, Translate) else "ENDPOINT_IMPLICIT"
-        return self._record["endpoint"].pack(
-            realm=crossing.realm,
-            device=device,
-            kind=self._crossing[kind],
-            flags=self._endpoint[flag] * ((remote is None) is (flag == "ENDPOINT_IMPLICIT")),
-            local=bytes(16) if local is None else local.key_octets,
-            remote=bytes(16) if remote is None else remote.key_octets,
-            **more,
+    def template(self, tunnel: Tunnel) -> bytes:
+        """What ``endpoints`` holds of tunnels to all who have registered and whose addresses begin with one octet."""
+        upper = tunnel.remote.number & _UPPER_OCTET
+        octets = self.endpoint(replace(tunnel, remote=Address(Family.IPV4, upper)), tunnel.realm << 32 | upper, 0)
+        return self._record["endpoint"].replace(octets, flags=self._endpoint["ENDPOINT_REGISTERED"])
+
+    def tunnel(self, endpoint: bytes, remote: int) -> Tunnel:
+        """The tunnel over IPv4 that an endpoint is, or (of a template) would be to this address."""
+        number = self._record["endpoint"].number
+        found = self._record["endpoint"].unpack(endpoint)
+        local = found["local"]
+        assert isinstance(local, bytes)
+        return Tunnel(
+            realm=number(endpoint, "realm"),
+            local=Address.from_octets(local[:4]),
+            remote=Address(Family.IPV4, remote),
+            kind=TunnelKind(number(endpoint, "kind")),
+            mtu=number(endpoint, "made_for"),
         )
 
-    def is_crossing(self, endpoint: bytes) -> bool:
-        """Whether that is what ``endpoints`` holds, and not a tunnel."""
-        return self._record["endpoint"].number(endpoint, "kind") in self._crossing.values()
-
-    def sip_realm(
-        self,
-        realm: Realm,
-        *,
-        mapping: int,
-        mapped_to: int,
-        translates: bool,
-        known: tuple[int, int] = (0, 0),
-        deep: int = 0,
-    ) -> bytes:
-        """What ``sip_realms`` holds.
-
-        Args:
-            realm: What the border says of it.
-            mapping: Number of its mapping; 0: it has none.
-            mapped_to: Number of the SIP realm that this leads into.
-            translates: Whether a binding leads from it into another realm by translation.
-            known: The SIP realm in which all its systems have one upper half, and that; (0, 0): they have not.
-            deep: Bits of the upper halves under which there are bindings by more than 32 bits (``own.bit``).
-        """
-        return self._record["sip_realm"].pack(
-            number=realm.number,
-            sip=realm.sip or 0,
-            site=0 if realm.site is None else realm.site.address.upper,
-            mapped_to=mapped_to,
-            mapping=mapping,
-            translates=int(translates),
-            family=int(realm.family),
-            unmapped=int(realm.unmapped),
-            foreign=int(realm.foreign),
-            known_in=known[0],
-            known_as=known[1],
-            deep=deep,
-        )
-
-    def deep_of(self, sip_realm: bytes) -> tuple[int, int]:
-        """Realm and its upper halves with longer bindings in what ``sip_realms`` holds."""
-        record = self._record["sip_realm"]
-        return record.number(sip_realm, "number"), record.number(sip_realm, "deep")
-
-    def mapping_of(self, sip_realm: bytes) -> tuple[int, int]:
-        """Realm and number of its mapping in what ``sip_realms`` holds."""
-        record = self._record["sip_realm"]
-        return record.number(sip_realm, "number"), record.number(sip_realm, "mapping")
-
-    def upper(self, upper: int) -> bytes:
-        """The key of ``sites``, the value of it and of ``sip_ends``: 32 bits in network order."""
-        return upper.to_bytes(4, "big")
-
-    def image_key(self, realm: int, other: int, image: Prefix) -> bytes:
-        """The key of ``by_image``: who in ``realm`` is known by an image in ``other``, seen from ``realm``."""
-        place = self.place(other, image.address)
-        return self._record["image_key"].pack(length=2 * _REALM_BITS + image.length, realm=realm, image=place)
-
-    def known(self, selector: Prefix) -> bytes:
-        """What ``by_image`` holds."""
-        return self._record["known"].pack(
-            address=selector.address.key_octets, length=selector.length, family=int(selector.family)
-        )
-
-    def rules(self, rules: Rules) -> int:
-        """The flags in what ``rules`` holds."""
-        return (
-            self._rule["RULE_SLOW"]
-            * (rules.seed_order or rules.keep_tos or rules.probe_on_error or rules.df0 is Df0.FRAG576)
-            | self._rule["RULE_ICMP_SLOW"] * (rules.icmp_pseudo is not IcmpPseudo.IPAE)
-            | self._rule["RULE_FIT"] * (rules.df0 is Df0.FIT)
-            | self._rule["RULE_ACCEPT"] * bool(rules.accept_from)
-            | self._rule["RULE_SITE"] * rules.site_tunnels
-        )
-
-    def way_key(self, way: Way) -> bytes:
-        """The key of ``ways``; of a way between SIP addresses the destination, in two halves, is all that counts."""
-        if way.remote.family is Family.SIP:
-            upper, low = way.remote.upper, way.remote.low.number
-            return self._record["way_key"].pack(realm=way.realm, local=upper, remote=low)
-        return self._record["way_key"].pack(realm=way.realm, local=way.local.number, remote=way.remote.number)
-
-    def way(self, known: Condition) -> bytes:
-        """What ``ways`` holds."""
-        return self._record["way"].pack(mtu=known.mtu or 0, down=int(known.down is not None), hops=known.hops)
+    def owner_of(self, endpoint: bytes) -> int:
+        """The owner's tag in what ``endpoints`` holds."""
+        return self._record["endpoint"].number(endpoint, "owner")
 
     def time(self, second: int) -> float:
         """A second of CLOCK_BOOTTIME as seconds since 1970."""
@@ -457,6 +439,24 @@ class Codec:
             if standing.remote.admit is Admit.CONTACTED:
                 word |= self._slice["SLICE_CONTACTED"]
         return word
+
+    def half_word(self, *, endpoint: int) -> int:
+        """The lower half of the word of a slice whose holder has an endpoint."""
+        return self._slice["SLICE_CLAIMED"] | endpoint << 8
+
+    def direct(self, *, template: int, owner: int) -> int:
+        """The lower half of a direct word.
+
+        Args:
+            template: Number of the endpoint.
+            owner: The holder's address.
+        """
+        return (
+            self._slice["SLICE_CLAIMED"]
+            | self._slice["SLICE_DIRECT"]
+            | (template - 1) << 4
+            | (owner & ~_UPPER_OCTET) << 8
+        )
 
     def split(self, *, claimed: bool) -> int:
         """A slice whose ports are in ``by_demux``."""

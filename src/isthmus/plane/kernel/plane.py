@@ -16,38 +16,41 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from isthmus.address import Address, Family
+from isthmus.address import Family
 from isthmus.border.binding import Binding, BindingKey, Owner
 from isthmus.border.crossing import Translate, Way
-from isthmus.border.effect import Bind, Ending, Unbind
+from isthmus.border.effect import Bind, Deregister, Ending, Register, Unbind
+from isthmus.border.plain import Hosts, PlainLeases, unnamed
 from isthmus.border.realm import Border, End
-from isthmus.border.selector import Kind
 from isthmus.border.verdict import Reason, Violation
-from isthmus.errors import PlaneError, Unsupported
-from isthmus.plane import Programmable
+from isthmus.errors import PlaneError
+from isthmus.plane import Planned, Programmable, one_by_one
 from isthmus.plane.kernel import own
 from isthmus.plane.kernel.attach import Link, Links, MachineLinks
+from isthmus.plane.kernel.briefs import Briefs
 from isthmus.plane.kernel.contact import KernelContacts, forget_old
-from isthmus.plane.kernel.image import ARRAYS, TABLES, Change, Image, is_ipae
-from isthmus.plane.kernel.loader import Program, RingBuffer, processors
+from isthmus.plane.kernel.image import Image, is_ipae
+from isthmus.plane.kernel.interfaces import Interfaces
+from isthmus.plane.kernel.loader import Program, RingBuffer
 from isthmus.plane.kernel.mapping import KernelMappings
-from isthmus.plane.kernel.maps import NOWHERE, REALMS, Codec
-from isthmus.plane.kernel.number import Numbers, Owners, Slots
+from isthmus.plane.kernel.maps import NOWHERE, Codec
+from isthmus.plane.kernel.number import TEMPLATES, Numbers, Slots
+from isthmus.plane.kernel.owners import Owners
 from isthmus.plane.kernel.path import KernelPaths
 from isthmus.plane.kernel.pinned import Loaded, Sizes
 from isthmus.plane.kernel.ring import KernelRing
+from isthmus.plane.kernel.sizes import checked, sizes_for
+from isthmus.plane.kernel.table import SharedTable
 from isthmus.plane.kernel.trace import Reader
+from isthmus.plane.kernel.uniform import Groups
+from isthmus.plane.kernel.write import Writer, numbered_tags
+from isthmus.plane.kernel.xdp import AtXdp
 from isthmus.plane.reference.ways import Condition
-
-_SPARE_ADDRESSES = 16
-"Addresses beyond the claimed ones that there are slices for: of a host, or bound by configuration."
-_LEAST_WORDS = 1 << 14
-RING_SLOTS = 1 << 16
-_RUN = 4096
-"Slice words that are compared at once."
 
 
 class KernelPlane:
@@ -74,10 +77,12 @@ class KernelPlane:
         links: Links | None = None,
         sizes: Sizes | None = None,
     ) -> None:
-        self._border = _checked(border)
+        self._border = checked(border)
         self._links = links or MachineLinks()
         self._shift = border.slice_size.bit_length() - 1
-        self._loaded = Loaded.open(pin, sizes or _sizes(border), slice_size=border.slice_size)
+        wanted = sizes or sizes_for(border)
+        wanted = replace(wanted, endpoints=wanted.endpoints + TEMPLATES)
+        self._loaded = Loaded.open(pin, wanted, slice_size=border.slice_size, ipae=is_ipae(border))
         self._maps = self._loaded.maps
         self._codec = Codec(self._loaded.types, boot_offset=boot_offset)
         self._reader = Reader(self._loaded.types)
@@ -86,16 +91,20 @@ class KernelPlane:
         self._contact_map = self._maps["contacted"].mapped()
         self._contact_memory = memoryview(self._contact_map).cast("I")
         self._sent, self._rules = self._maps["ring"].mapped(), self._maps["rules"].mapped()
+        self._briefs = Briefs(self._maps["briefs"].mapped(), self._words)
+        self._writer = Writer(self._maps, self._words, self._briefs, self._rules)
         self._mappings = KernelMappings(self._maps["mappings"], self._known_mappings())
         self._ring = RingBuffer(self._maps["events"])
+        self._groups: Groups | None = None
         self._devices: Counter[str] = Counter()
         self._ways: dict[int, str] = {}
         "The interface of each realm that has one."
-        self._attached: dict[str, int] = {}
+        self._xdp = AtXdp(self._loaded, self._links)
+        self._interfaces = Interfaces(self._maps, self._codec, self._links, border)
         self._image = self._fresh_image()
         self._pending = self._loaded.adopted
         if not self._pending:
-            self._write(self._image.changes())
+            self._writer.write(self._image.batches())
             self._write_rules()
 
     @property
@@ -110,29 +119,40 @@ class KernelPlane:
 
     # --- Plane ----------------------------------------------------------------------------
 
-    def apply(self, effects: Iterable[Programmable]) -> None:
+    def apply(self, effects: Iterable[Planned]) -> None:
         """Carry out effects in order; when it returns, packets already follow them.
 
         The first call of a plane that adopted pinned maps is a ``reconcile``.
 
         Raises:
-            PlaneError: the plane cannot; what was applied before the failing effect stands.
+            PlaneError: the plane cannot. What was applied before an effect that it refuses stands; where a map is full,
+                all that ends has ended, and no binding of this call stands, nor what registers beyond that.
         """
         if self._pending:
-            self.reconcile(effects)
+            self.reconcile(one_by_one(effects))
             return
-        for effect in effects:
-            gone = self._device_of(effect)
-            self._image.apply(effect)
+        done: list[tuple[Planned, str | None]] = []
+        try:
+            for effect in effects:
+                gone = self._device_of(effect) if self._devices else None
+                self._image.apply(effect)
+                done.append((effect, gone))
+        finally:
             try:
-                self._write(self._image.changes())
+                self._writer.write(self._image.batches())
             except PlaneError:
-                self._take_back(effect)
+                self._take_back([effect for effect, _ in done])
                 raise
-            self._serve_devices(effect, gone)
+            for effect, gone in done:
+                self._serve_devices(effect, gone)
 
-    def reconcile(self, effects: Iterable[Programmable]) -> None:
-        """Make the maps hold what these effects say and nothing else, writing only what differs.
+    def reconcile(
+        self,
+        effects: Iterable[Programmable],
+        plain: Sequence[PlainLeases] = (),
+        registered: Sequence[Hosts] = (),
+    ) -> None:
+        """Make the maps hold what these effects and columns say and nothing else, writing only what differs.
 
         What stands in both is never interrupted; new things come before old ones go.
 
@@ -141,23 +161,31 @@ class KernelPlane:
         """
         image = self._fresh_image(known=True)
         devices: Counter[str] = Counter()
+        if plain or registered:
+            from isthmus.plane.kernel import columns
+
+            for binding, expires_at in columns.fill(image, plain, registered):
+                image.apply(Bind(binding=binding, lease=unnamed(expires_at)))
         for effect in effects:
             image.apply(effect)
-        for binding in image.bindings():
+        for binding in image.objects():
             if binding.device is not None:
                 devices[binding.device] += 1
-        image.changes()
+        image.batches()
         self._write_rules()
-        self._write_difference(image)
+        self._show_runs(image, only_same=True)
+        self._writer.difference(image)
+        self._show_runs(image)
         image.settle()
         self._mappings.settle(set(self._known_mappings().values()))
         self._image, self._pending = image, False
-        self._renew_interfaces()
+        self._interfaces.renew()
+        self._renew_realms()
         for name in [*self._devices, *devices]:
             if name in devices:
-                self._begin_device(name, next(self._realm_of(each) for each in image.bindings() if each.device == name))
+                self._begin_device(name, next(self._realm_of(each) for each in image.objects() if each.device == name))
             else:
-                self._end_device(name)
+                self.detach(name)
         self._devices = devices
 
     def limit(self, way: Way, octets: int | None) -> None:
@@ -166,10 +194,13 @@ class KernelPlane:
         Args:
             way: The ends; tunnels between them may come and go.
             octets: Largest outer packet, its header included; None: whatever the tunnels were made for.
+
+        Raises:
+            PlaneError: all endpoint numbers are in use; nothing changed.
         """
         self._image.limit(way, octets)
         if not self._pending:
-            self._write(self._image.changes())
+            self._writer.write(self._image.batches())
 
     def condition(self, way: Way, known: Condition | None) -> None:
         """Leave to the reference plane what would not come through between two IPAE systems (spec 6.4, layer 3).
@@ -186,11 +217,8 @@ class KernelPlane:
 
     def counters(self) -> Mapping[Reason, int]:
         """Packets by reason, since the maps were made."""
-        counts = {}
-        for reason in Reason:
-            octets = self._maps["counters"].get(self._codec.number(reason), copies=processors()) or b""
-            counts[reason] = sum(memoryview(octets).cast("Q"))
-        return counts
+        totals = self._maps["counters"].totals()
+        return {reason: totals[reason] for reason in Reason}
 
     def events(self) -> list[Violation]:
         """The violations seen since the last call, oldest first."""
@@ -211,17 +239,23 @@ class KernelPlane:
     @property
     def paths(self) -> KernelPaths:
         """The program's memory of who sent what in ESP and AH, for the reference plane behind it."""
-        return KernelPaths(
-            self._maps["paths"],
-            self._codec,
-            tag=self._tag,
-            owner=self._owner,
-        )
+        return KernelPaths(self._maps["paths"], self._codec, tag=self._tag, owner=self._owner)
+
+    def table(self) -> SharedTable:
+        """The binding table for the reference plane behind it."""
+        return SharedTable(self._border.claims, lambda: self._image)
 
     @property
     def ring(self) -> KernelRing:
         """The program's memory of what it sent as IPAE datagrams, for the reference plane behind it."""
         return KernelRing(self._sent, self._rules, self._codec)
+
+    @property
+    def groups(self) -> Groups:
+        """Which destinations go the same way; whoever uses this has to follow the machine's routes."""
+        if self._groups is None:
+            self._groups = Groups(self._maps["groups"], self._maps["gateways"], self._maps["followed"])
+        return self._groups
 
     @property
     def mapping_octets(self) -> int:
@@ -241,22 +275,21 @@ class KernelPlane:
     def close(self) -> None:
         """Let go of the plane. What is pinned goes on forwarding."""
         self._ring.close()
+        self._briefs.close()
         self._words.release()
         self._memory.close()
         self._contact_memory.release()
         self._contact_map.close()
         self._mappings.close()
+        if self._groups is not None:
+            self._groups.close()
         self._sent.close()
         self._rules.close()
         self._loaded.close()
 
     def destroy(self) -> None:
         """Detach and unpin everything, then let go: packets are the machine's own again."""
-        for interface in list(self._attached):
-            self.detach(interface)
-        for key, _ in list(self._maps["interfaces"].items()):
-            self._links.detach(int.from_bytes(key, "little"))
-            self._maps["interfaces"].remove(key)
+        self._interfaces.leave_all()
         self._loaded.unpin()
         self.close()
 
@@ -267,21 +300,27 @@ class KernelPlane:
         """What is attached: IPAE's program where there are SIP realms, and RSIP's alone where there are none."""
         return self._loaded.programs["ipae" if is_ipae(self._border) else "border"]
 
-    def attach(self, realm: int, interface: str, *, punt: str | None = None) -> None:
+    def attach(self, realm: int, interface: str, *, punt: str | None = None, xdp: bool = False) -> str:
         """Take what arrives at an interface as packets of a realm, and send into the realm by it.
 
         Args:
             realm: Number of the realm.
             interface: Its name.
             punt: The port to the reference plane: where packets go that need a reply; None: they are dropped.
+            xdp: Decide before TC what can be decided there.
+
+        Returns:
+            Why nothing is decided at XDP though that was wanted; else "".
 
         Raises:
             PlaneError: there is no such interface, or the kernel refuses.
         """
         link = self._need(interface)
         self._ways[realm] = interface
+        refused = self._xdp.attach(realm, link, ipae=is_ipae(self._border)) if xdp else self._xdp.detach(realm, link)
         self._enter_realm(realm, link, 0 if punt is None else self._need(punt).index)
-        self._enter_interface(realm, interface, link, self._border.realm(realm).end)
+        self._interfaces.take(interface, link, realm, self._border.realm(realm).end, self.program)
+        return refused
 
     def punt(self, realm: int, port: str) -> None:
         """Name the port to the reference plane of a realm, and nothing else: a host's leases have no interface.
@@ -295,39 +334,39 @@ class KernelPlane:
     def _enter_realm(self, realm: int, link: Link | None, port: int) -> None:
         mtu = self._border.realm(realm).mtu
         index, mtu = (0, mtu) if link is None else (link.index, min(link.mtu, mtu))
-        value = self._codec.realm(realm, index, port, mtu, ipae=is_ipae(self._border))
-        self._maps["realms"].put(self._codec.realm_key(realm), value)
+        key = self._codec.realm_key(realm)
+        xdp = link is not None and realm in self._xdp.realms
+        value = self._codec.realm(realm, index, port, mtu, ipae=is_ipae(self._border), xdp=xdp)
+        if self._pending:
+            # The words are still those of the process before, and so is the run.
+            before = self._maps["realms"].get(key) or value
+            run = self._codec.run_of(before) if self._codec.number_of_realm(before) == realm else None
+        else:
+            run = self._image.run(realm)
+        self._maps["realms"].put(key, self._codec.with_run(value, run))
+
+    def _show_runs(self, image: Image, *, only_same: bool = False) -> None:
+        """Let the realms have the runs that an image says; if its words are yet to come, only those that they have."""
+        for key, value in list(self._maps["realms"].used()):
+            run = image.run(self._codec.number_of_realm(value))
+            after = None if only_same and run != self._codec.run_of(value) else run
+            self._maps["realms"].put(key, self._codec.with_run(value, after))
 
     def detach(self, interface: str) -> None:
         """Leave an interface's packets alone."""
-        index = self._attached.pop(interface, None)
-        if index is not None:
-            self._links.detach(index)
-            self._maps["interfaces"].remove(self._codec.number(index))
+        self._interfaces.leave(interface)
 
-    def _renew_interfaces(self) -> None:
-        """Let the maps say of interfaces what border and machine say, and nothing of those that have vanished."""
-        there = self._links.indexes()
-        for key, value in list(self._maps["interfaces"].items()):
-            if int.from_bytes(key, "little") not in there:
-                self._maps["interfaces"].remove(key)
-            elif value != (after := self._with_first_ends(value)):
-                self._maps["interfaces"].put(key, after)
+    def detach_others(self) -> None:
+        """Leave alone the interfaces that an earlier process has taken and that have not been named to this one."""
+        self._interfaces.leave_others()
+
+    def _renew_realms(self) -> None:
+        """Let the maps say what the interfaces of realms are now."""
         for realm, interface in self._ways.items():
             link = self._links.find(interface)
             before = self._maps["realms"].get(self._codec.realm_key(realm))
             if link is not None and before is not None:
                 self._enter_realm(realm, link, self._codec.port_of(before))
-
-    def _with_first_ends(self, interface: bytes) -> bytes:
-        """What ``interfaces`` holds, with the first tunnel end of the realm of either family."""
-        realm = self._codec.realm_of(interface)
-        ends: dict[Family, tuple[Address, bytes]] = {}
-        for end in self._border.tunnel_ends:
-            if end.realm == realm and self._border.realm(end.leads_to).family is not Family.SIP:
-                leads = self._codec.tunnel_end(end.leads_to, self._border.realm(end.leads_to).end)
-                ends.setdefault(end.address.family, (end.address, leads))
-        return self._codec.first_ends(interface, ends)
 
     def _need(self, interface: str) -> Link:
         link = self._links.find(interface)
@@ -335,24 +374,13 @@ class KernelPlane:
             raise PlaneError(f"interface {interface}: there is none of that name in this network namespace")
         return link
 
-    def _enter_interface(self, realm: int, interface: str, link: Link, end: End) -> None:
-        family = self._border.realm(realm).family
-        # Where neither IPv4 is at home nor tunnels end nor programs have SIP nothing is ours: packets pass unseen.
-        ours = family is Family.IPV4 or (family is Family.IPV6 and is_ipae(self._border))
-        if not ours and not any(each.realm == realm for each in self._border.tunnel_ends):
-            return
-        value = self._with_first_ends(self._codec.interface(realm, end, bare=link.bare, family=family))
-        self._maps["interfaces"].put(self._codec.number(link.index), value)
-        self._links.attach(link.index, self.program.fd)
-        self._attached[interface] = link.index
-
     # --- devices --------------------------------------------------------------------------
 
     def _device(self, name: str) -> int:
         link = self._links.find(name)
         return NOWHERE if link is None else link.index
 
-    def _device_of(self, effect: Programmable) -> str | None:
+    def _device_of(self, effect: Planned) -> str | None:
         """The device that an effect may let go of."""
         key: BindingKey | None = None
         if isinstance(effect, Bind):
@@ -362,7 +390,7 @@ class KernelPlane:
         binding = None if key is None else self._image.get(key)
         return None if binding is None else binding.device
 
-    def _serve_devices(self, effect: Programmable, gone: str | None) -> None:
+    def _serve_devices(self, effect: Planned, gone: str | None) -> None:
         if isinstance(effect, Bind) and effect.binding.device is not None:
             self._devices[effect.binding.device] += 1
             self._begin_device(effect.binding.device, self._realm_of(effect.binding))
@@ -370,13 +398,13 @@ class KernelPlane:
             self._devices[gone] -= 1
             if not self._devices[gone]:
                 del self._devices[gone]
-                self._end_device(gone)
+                self.detach(gone)
 
     def _begin_device(self, name: str, realm: int) -> None:
         """Take a device's packets as those of a program (docs/data-plane.md, Devices)."""
         link = self._links.find(name)
-        if link is not None and self._attached.get(name) != link.index:
-            self._enter_interface(realm, name, link, End.HOST)
+        if link is not None and not self._interfaces.has(name, link):
+            self._interfaces.take(name, link, realm, End.HOST, self.program)
 
     def _realm_of(self, binding: Binding) -> int:
         """What the packets that arrive on a binding's device are of: where SIP is translated, what it becomes."""
@@ -384,113 +412,57 @@ class KernelPlane:
         from_sip = isinstance(crossing, Translate) and self._border.realm(binding.realm).family is Family.SIP
         return crossing.realm if from_sip else binding.realm
 
-    def _end_device(self, name: str) -> None:
-        self.detach(name)
-
     # --- maps -----------------------------------------------------------------------------
 
     def _fresh_image(self, *, known: bool = False) -> Image:
         """An image of the border alone, whose numbers are those in the maps if these are known."""
         slots: dict[bytes, int] = {}
         numbers: dict[bytes, int] = {}
+        templates: dict[bytes, int] = {}
         owners: dict[bytes, int] = {}
         if known:
             for place, value in self._maps["addresses"].items():
                 first = self._codec.first_slice(value)
                 if first is not None:
                     slots[place] = first
-            numbers = {
-                self._codec.plain(value): int.from_bytes(key, "little")
-                for key, value in self._maps["endpoints"].items()
-                if any(value)
-            }
-            owners = {place: self._codec.tag(value) for place, value in self._maps["owners"].items()}
+            for key, value in self._maps["endpoints"].used():
+                number = int.from_bytes(key, sys.byteorder)
+                if number <= TEMPLATES:
+                    templates[value] = number
+                else:
+                    numbers[self._codec.plain(value)] = number
+            if any(end.address.family is not Family.IPV4 for end in self._border.tunnel_ends):
+                owners = numbered_tags(self._maps["owners"])
         room = self._maps["slices"].entries // ((1 << 16) >> self._shift)
         return Image(
             self._border,
             self._codec,
             slots=Slots(self._shift, room, slots),
             numbers=Numbers(self._maps["endpoints"].entries, numbers),
+            templates=Numbers(1 + TEMPLATES, templates, first=1),
             owners=Owners(owners),
             device=self._device,
             mapping=self._mappings.load,
             narrow=self._image.narrow if known else {},
-            deep=dict(self._codec.deep_of(value) for _, value in self._maps["sip_realms"].items()) if known else {},
+            deep=dict(self._codec.deep_of(value) for _, value in self._maps["sip_realms"].used()) if known else {},
         )
 
     def _known_mappings(self) -> dict[int, int]:
         """Numbers of the mappings that the maps say realms have."""
-        found = (self._codec.mapping_of(value) for _, value in self._maps["sip_realms"].items() if any(value))
+        found = (self._codec.mapping_of(value) for _, value in self._maps["sip_realms"].used())
         return {realm: number for realm, number in found if number}
 
     def _write_rules(self) -> None:
-        self._rules[:4] = self._codec.rules(self._border.rules).to_bytes(4, "little")
+        self._rules[:4] = self._codec.rules(self._border.rules).to_bytes(4, sys.byteorder)
         self._rules[8:32] = own.bits(self._border)
 
-    def _write(self, changes: Iterable[Change]) -> None:
-        for table, key, value in changes:
-            if table == "slices":
-                self._words[int.from_bytes(key, "little")] = int.from_bytes(value or b"", "little")
-            elif value is not None:
-                self._maps[table].put(key, value)
-            elif table in ARRAYS:
-                self._maps[table].put(key, bytes(self._maps[table].value_octets))
-            else:
-                self._maps[table].remove(key)
-            if table == "by_prefix":
-                self._forget_routes()
-
-    def _forget_routes(self) -> None:
-        """Let the program ask ``by_prefix`` again: at once, since what an old route led to may go next."""
-        changes = int.from_bytes(self._rules[own.CHANGES], sys.byteorder) + 1
-        self._rules[own.CHANGES] = (changes & 0xFFFFFFFF).to_bytes(4, sys.byteorder)
-
-    def _write_difference(self, image: Image) -> None:
-        stale: list[Change] = []
-        for table in TABLES:
-            wanted = image.tables[table]
-            found = dict(self._maps[table].items())
-            if table in ARRAYS:
-                found = {key: value for key, value in found.items() if any(value)}
-            self._maps[table].put_all((key, value) for key, value in wanted.items() if found.get(key) != value)
-            if table == "by_prefix":
-                self._forget_routes()
-            stale = [(table, key, None) for key in found if key not in wanted] + stale
-        self._write_words(image)
-        self._write(stale)
-
-    def _write_words(self, image: Image) -> None:
-        wanted = memoryview(image.words)
-        for start in range(0, len(wanted), _RUN):
-            run = wanted[start : start + _RUN]
-            if run != self._words[start : start + len(run)]:
-                for at, word in enumerate(run, start):
-                    if self._words[at] != word:
-                        self._words[at] = word
-
-    def _take_back(self, effect: Programmable) -> None:
-        """Undo an effect that the maps had no room for."""
-        if isinstance(effect, Bind):
-            self._image.apply(Unbind(key=effect.binding.key, ending=Ending.REVOKED))
-        self._write(change for change in self._image.changes() if change[2] is None or change[0] == "slices")
-
-
-def _checked(border: Border) -> Border:
-    """Refuse realms that the program cannot tell apart."""
-    seen: dict[int, int] = {}
-    for realm in border.realms:
-        other = seen.setdefault(realm.number % REALMS, realm.number)
-        if other != realm.number:
-            raise Unsupported(
-                f"realms {other} and {realm.number}: their numbers are equal modulo {REALMS}",
-                remedy="number one of them differently",
-            )
-    return border
-
-
-def _sizes(border: Border) -> Sizes:
-    """Room for every claimed address and a few more."""
-    addresses = {(claim.realm, claim.address) for claim in border.claims if claim.kind is Kind.PORT}
-    each = (1 << 16) // border.slice_size
-    ring = RING_SLOTS if is_ipae(border) else 1
-    return Sizes(slices=max((len(addresses) + _SPARE_ADDRESSES) * each, _LEAST_WORDS), ring=ring)
+    def _take_back(self, effects: list[Planned]) -> None:
+        """Undo bindings of effects that the maps had no room for, and registrations that they have not."""
+        for effect in effects:
+            if isinstance(effect, Bind):
+                self._image.apply(Unbind(key=effect.binding.key, ending=Ending.REVOKED))
+        for owner in [each.registration.owner for each in effects if isinstance(each, Register)]:
+            if self._maps["owners"].get(self._codec.place(owner.realm, owner.address)) is None:
+                self._image.apply(Deregister(owner=owner, ending=Ending.REVOKED))
+        with suppress(PlaneError):
+            self._writer.write(self._image.batches())

@@ -35,6 +35,7 @@ from isthmus.border.crossing import Translate
 from isthmus.border.effect import Bind, Remap, Unbind
 from isthmus.border.realm import Border, End
 from isthmus.border.selector import Selector
+from isthmus.border.table import BindingTable
 from isthmus.border.verdict import Drop, Forward, Hold, Miss, Pass, Punt, Reason, Reply, Verdict, Violation
 from isthmus.errors import PlaneError
 from isthmus.plane import Programmable
@@ -63,6 +64,7 @@ class UserspacePlane:
         contacts: The memory of contacted peers; the kernel plane's behind it.
         paths: The memory of SPI paths; the kernel plane's behind it.
         ring: The memory of IPAE datagrams that were sent; the kernel plane's behind it.
+        table: The bindings; behind the kernel plane one that knows what that keeps.
         take_devices: Whether to read the devices of bindings; behind the kernel plane they are only written to.
     """
 
@@ -75,10 +77,11 @@ class UserspacePlane:
         contacts: Contacts | None = None,
         paths: Paths | None = None,
         ring: Ring | None = None,
+        table: BindingTable | None = None,
         take_devices: bool = True,
     ) -> None:
         self._border = border
-        self._reference = ReferencePlane(border, contacts, paths, ring)
+        self._reference = ReferencePlane(border, contacts, paths, ring, table)
         self._special: dict[BindingKey, Binding] = {}
         self._ports = dict(ports)
         self._steering = steering

@@ -25,7 +25,7 @@ from isthmus.border.realm import Border, End, Realm
 from isthmus.border.table import BindingTable
 from isthmus.border.verdict import Drop, Forward, Hold, Miss, Pass, Punt, Reason, Reply, Verdict, Violation
 from isthmus.errors import Conflict, PlaneError
-from isthmus.plane import Programmable
+from isthmus.plane import Planned, one_by_one
 from isthmus.plane.reference import lookup, sip
 from isthmus.plane.reference.classify import parse
 from isthmus.plane.reference.contact import Contacts
@@ -58,6 +58,7 @@ class ReferencePlane:
         contacts: The memory of contacted peers; behind a fast path its own.
         paths: The memory of who sends by which SPI of a peer; likewise.
         ring: The memory of IPAE datagrams that were sent; likewise.
+        table: What is bound and registered; likewise.
 
     Raises:
         PlaneError: a tunnel end joins a realm that is unknown.
@@ -69,8 +70,9 @@ class ReferencePlane:
         contacts: Contacts | None = None,
         paths: Paths | None = None,
         ring: Ring | None = None,
+        table: BindingTable | None = None,
     ) -> None:
-        self._known = Memory(border, contacts, paths, ring)
+        self._known = Memory(border, contacts, paths, ring, table)
         self._counters = dict.fromkeys(Reason, 0)
         self._events: deque[Violation] = deque(maxlen=_EVENTS_KEPT)
         self._misses: deque[Miss] = deque(maxlen=_MISSES_KEPT)
@@ -85,13 +87,13 @@ class ReferencePlane:
         """What earlier packets have taught it; to look at, not to change."""
         return self._known
 
-    def apply(self, effects: Iterable[Programmable]) -> None:
+    def apply(self, effects: Iterable[Planned]) -> None:
         """Carry out effects in order.
 
         Raises:
             PlaneError: a Bind of what another binding holds.
         """
-        for effect in effects:
+        for effect in one_by_one(effects):
             try:
                 self._known.apply(effect)
             except Conflict as conflict:

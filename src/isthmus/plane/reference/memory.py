@@ -35,12 +35,20 @@ class Memory:
         contacts: The memory of contacted peers, if it is kept elsewhere.
         paths: The memory of SPI paths, likewise.
         ring: The memory of IPAE datagrams that were sent, likewise.
+        table: What is bound and registered, if that is looked up elsewhere, too.
 
     Raises:
         PlaneError: a tunnel end joins a realm that is unknown.
     """
 
-    def __init__(self, border: Border, contacts: Contacts | None, paths: Paths | None, ring: Ring | None) -> None:
+    def __init__(
+        self,
+        border: Border,
+        contacts: Contacts | None,
+        paths: Paths | None,
+        ring: Ring | None,
+        table: BindingTable | None = None,
+    ) -> None:
         self.border = border
         self.realms = {realm.number: realm for realm in border.realms}
         for each in border.tunnel_ends:
@@ -48,7 +56,7 @@ class Memory:
                 raise PlaneError(
                     f"tunnel end {each.address} joins realms {each.realm} and {each.leads_to}: one is unknown"
                 )
-        self.table = BindingTable(border.claims)
+        self.table = table if table is not None else BindingTable(border.claims)
         self.bound = lookup.Addresses()
         self.contacts: Contacts = contacts if contacts is not None else ContactedPeers()
         self.paths: Paths = paths if paths is not None else KnownPaths()
@@ -57,7 +65,7 @@ class Memory:
         # Of tunnels, apart: strangers who fill the one do not keep hosts from the other.
         self.tunnelled = Fragments()
         self.identifiers = Identifiers()
-        self.path_mtus = PathMtus()
+        self.path_mtus = PathMtus(self.table.elsewhere)
         self.dialect = Dialect.of(border.rules)
         self.ring: Ring = ring if ring is not None else IdentificationRing()
         self.ways = Ways()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from isthmus.border.binding import Owner
 from isthmus.border.crossing import TunnelKind
 from isthmus.border.realm import End, TunnelEnd
-from isthmus.border.selector import Flow, Kind
+from isthmus.border.selector import Admit, Flow, Kind
 from isthmus.border.verdict import Drop, Forward, Hold, Reason, Reply, Verdict, Violation
 from isthmus.plane.reference import demultiplex, icmp_relay, identification, lookup
 from isthmus.plane.reference.classify import Ends, Side, ends, flow, is_cut_off
@@ -162,9 +162,12 @@ def _outward(known: Memory, sent: _Sent, now: float) -> Verdict:
 def _note(known: Memory, sent: _Sent, now: float) -> None:
     """Remember whom a host has written to, and how (RFC 3102 §2; RFC 3104 §4, §6.1)."""
     sender, wanted = sent.arrival.sender, sent.flow
-    known.contacts.note(sender, wanted.local, wanted.remote, now=now)
+    # ESP and AH carry the peer's SPI: answers come to another binding than the one found.
+    by_right = sent.both.is_sealed and not sent.both.quoted
+    if by_right or sent.found.selector.remote.admit is Admit.CONTACTED:
+        known.contacts.note(sender, wanted.local, wanted.remote, now=now)
     note_cookie(known, sent.found, wanted, now, by_peer=False)
-    if sent.both.is_sealed and not sent.both.quoted:
+    if by_right:
         place = (wanted.local, wanted.remote, sent.both.protocol, wanted.value)
         before = known.paths.owner(*place, realm=wanted.realm)
         # The first keeps it while he may send at all: nobody takes over another's errors by sending as he does.

@@ -23,6 +23,7 @@ No time passes in here: whoever asks says what time it is.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from isthmus.address import Address, Family
@@ -66,9 +67,14 @@ class TooBig:
 
 
 class PathMtus:
-    """How large packets can be on the ways of the tunnels that there are."""
+    """How large packets can be on the ways of the tunnels that there are.
 
-    def __init__(self) -> None:
+    Args:
+        elsewhere: The tunnels of a way that nobody takes notice of here.
+    """
+
+    def __init__(self, elsewhere: Callable[[Way], Iterable[tuple[Owner, Tunnel]]] = lambda _way: ()) -> None:
+        self._elsewhere = elsewhere
         self._tunnels: dict[Way, Counter[tuple[Owner, Tunnel]]] = {}
         # In the order of their ends, since all last equally long.
         self._learned: dict[Way, tuple[int, float]] = {}
@@ -90,7 +96,13 @@ class PathMtus:
             del self._tunnels[way][tunnel]
         if not self._tunnels[way]:
             del self._tunnels[way]
-            self._set(way, None)
+            self.forget_idle(way)
+
+    def forget_idle(self, *ways: Way) -> None:
+        """Forget ways without a tunnel: these or, if none are named, all."""
+        for way in ways or tuple(self._learned):
+            if way in self._learned and way not in self._tunnels and not any(self._elsewhere(way)):
+                self._set(way, None)
 
     def mtu(self, tunnel: Tunnel) -> int:
         """Largest packet that a tunnel carries now: what it was made for or, if its way carries less, that."""
@@ -99,7 +111,8 @@ class PathMtus:
 
     def tunnels(self, error: TooBig) -> list[tuple[Owner, Tunnel]]:
         """Tunnels that the packet may have been in, and whose they are; none if it is not ours (RFC 2473 §8)."""
-        return [each for each in self._tunnels.get(error.way, ()) if _fits(error, each[1])]
+        known = (*self._tunnels.get(error.way, ()), *self._elsewhere(error.way))
+        return [each for each in known if _fits(error, each[1])]
 
     def learn(self, error: TooBig, *, now: float) -> None:
         """Believe an error: RFC 1191 §3, §4, §5 over IPv4, RFC 8201 §4 over IPv6."""

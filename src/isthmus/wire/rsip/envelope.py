@@ -17,12 +17,15 @@ the right ones"; hence parsing has two steps, this one and ``message.parse_messa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
-from isthmus.errors import Truncated, WireError
-from isthmus.wire.cursor import Reader, Writer
+from isthmus.errors import Malformed, Truncated, WireError
+from isthmus.wire.cursor import Reader
 from isthmus.wire.rsip.codes import VERSION, AddressType, ErrorCode, MessageType
+from isthmus.wire.rsip.likeness import Likeness, likeness_of, remember
 from isthmus.wire.rsip.parameter import (
     PARAMETERS,
     BindId,
@@ -38,6 +41,10 @@ from isthmus.wire.rsip.value import NumberParameter
 HEADER_OCTETS = 4
 _MESSAGE_TYPES = {int(member): member for member in MessageType}
 _Kind: TypeAlias = type[NumberParameter]
+_MOST_OCTETS = 0xFFFF
+_HEADER = struct.Struct("!BBH")
+_PARAMETER_HEADER = struct.Struct("!BH")
+_WIDTHS = {1: "B", 2: "H", 4: "L"}
 
 
 class MessageError(WireError):
@@ -82,6 +89,8 @@ class Envelope:
     type: MessageType
     parameters: tuple[Parameter, ...] = ()
     "In the order of the wire, unknown ones included."
+    like: Likeness | None = field(default=None, compare=False, repr=False)
+    "What is known of messages like this one."
 
     def _first(self, kind: _Kind) -> int | None:
         for parameter in self.parameters:
@@ -92,16 +101,22 @@ class Envelope:
     @property
     def client_id(self) -> int | None:
         """The first Client ID."""
+        if self.like is not None:
+            return None if len(self.parameters) == 1 else self.parameters[0].value  # type: ignore[attr-defined]
         return self._first(ClientId)
 
     @property
     def bind_id(self) -> int | None:
         """The first Bind ID."""
+        if self.like is not None:
+            return self.like.bind_id
         return self._first(BindId)
 
     @property
     def message_counter(self) -> int | None:
         """The first Message Counter."""
+        if self.like is not None:
+            return self.parameters[-1].value  # type: ignore[attr-defined,no-any-return]
         return self._first(MessageCounter)
 
     def fault(self, code: ErrorCode, field: str, *, index: int, problem: str) -> MessageError:
@@ -132,6 +147,9 @@ def parse_envelope(octets: bytes, *, strict: bool = True) -> Envelope:
     Raises:
         MessageError: the first fault in that order.
     """
+    like = likeness_of(octets) if strict else None
+    if like is not None:
+        return Envelope(type=like.type, parameters=like.parameters_of(octets), like=like)
     reader = Reader(octets)
     try:
         version = reader.u8("Version")
@@ -157,7 +175,8 @@ def parse_envelope(octets: bytes, *, strict: bool = True) -> Envelope:
             if kind not in PARAMETERS:
                 raise _fault(ErrorCode.ILLEGAL_PARAM, octets, "Parameter type", at=at, problem=f"{kind} is unknown")
     parameters = tuple(_parse_parameter(item, octets, strict=strict) for item in items)
-    return Envelope(version=version, type=message_type, parameters=parameters)
+    like = remember(message_type, parameters, octets) if strict and parameters else None
+    return Envelope(version=version, type=message_type, parameters=parameters, like=like)
 
 
 def emit_envelope(envelope: Envelope) -> bytes:
@@ -166,17 +185,34 @@ def emit_envelope(envelope: Envelope) -> bytes:
     Raises:
         Malformed: the message or one of its parameters is longer than 65,535 octets.
     """
-    writer = Writer()
-    writer.u8(envelope.version, "Version")
-    writer.u8(envelope.type, "Message type")
-    writer.u16(0, "Overall length")
-    for parameter in envelope.parameters:
-        value = parameter.emit()
-        writer.u8(number_of(parameter), "Parameter type")
-        writer.u16(len(value), "Parameter length")
-        writer.octets(value)
-    writer.patch_u16(2, writer.position, "Overall length")
-    return bytes(writer)
+    return emit_parameters(envelope.type, envelope.parameters, version=envelope.version)
+
+
+def emit_parameters(kind: MessageType, parameters: Iterable[Parameter], *, version: int = VERSION) -> bytes:
+    """Write a message of this type with these parameters (RFC 3103 §9); raises what ``emit_envelope`` does."""
+    pieces = [_EMITTERS[type(parameter)](parameter) for parameter in parameters]
+    octets = b"".join(pieces)
+    length = HEADER_OCTETS + len(octets)
+    if length > _MOST_OCTETS:
+        raise Malformed("Overall length", at=2, problem=f"{length} does not fit in 16 bits")
+    return _HEADER.pack(version, kind, length) + octets
+
+
+def _emitter(number: int, kind: type[Parameter]) -> Callable[[Any], bytes]:
+    """How a parameter of one class is written: type, length, value."""
+    if issubclass(kind, NumberParameter):
+        width = kind.width
+        pack = struct.Struct(f"!BH{_WIDTHS[width]}").pack
+        return lambda parameter: pack(number, width, parameter.value)
+    return lambda parameter: _emit(number, parameter)
+
+
+def _emit(number: int, parameter: Parameter) -> bytes:
+    value = parameter.emit()
+    length = len(value)
+    if length > _MOST_OCTETS:
+        raise Malformed("Parameter length", at=0, problem=f"{length} does not fit in 16 bits")
+    return _PARAMETER_HEADER.pack(number, length) + value
 
 
 def _walk(reader: Reader) -> list[tuple[int, int, bytes]]:
@@ -230,3 +266,7 @@ def _fault(code: ErrorCode, octets: bytes, field: str, *, at: int, problem: str)
 
 
 _CLIENT_ID, _BIND_ID, _MESSAGE_COUNTER = (number_of(kind(0)) for kind in (ClientId, BindId, MessageCounter))
+_EMITTERS: dict[type[Parameter], Callable[[Any], bytes]] = {
+    kind: _emitter(int(number), kind) for number, kind in PARAMETERS.items()
+}
+_EMITTERS[UnknownParameter] = lambda parameter: _emit(parameter.type, parameter)

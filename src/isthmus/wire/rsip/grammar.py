@@ -219,6 +219,15 @@ class Grammar:
     def write(self, message: object, order: Iterable[int]) -> tuple[Parameter, ...]:
         """Give the parameters of a message, the optional ones in ``order`` as far as it goes."""
         parameters: list[Parameter] = [getattr(message, name) for name, _ in self._required]
+        if not order:
+            for name in self._field_names:
+                value = getattr(message, name)
+                if type(value) is tuple:
+                    for item in value:
+                        parameters.extend(item.parameters if type(item) is QueryTuple else (item,))
+                elif value is not None:
+                    parameters.append(value)
+            return tuple(parameters)
         waiting: dict[int, deque[Parameter | QueryTuple]] = {}
         for name in self._field_names:
             value = getattr(message, name)

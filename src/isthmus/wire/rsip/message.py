@@ -12,11 +12,12 @@ themselves, since what it checks about its client lies between them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from isthmus.wire.rsip.codes import AddressType, ErrorCode, MessageType
-from isthmus.wire.rsip.envelope import Envelope, MessageError, emit_envelope, parse_envelope
+from isthmus.wire.rsip.envelope import Envelope, MessageError, emit_envelope, emit_parameters, parse_envelope
 from isthmus.wire.rsip.grammar import Grammar, GrammarError, QueryTuple
+from isthmus.wire.rsip.likeness import Likeness
 from isthmus.wire.rsip.parameter import (
     BindId,
     ClientId,
@@ -82,6 +83,8 @@ class Message:
     unknown: tuple[UnknownParameter, ...] = ()
     order: tuple[int, ...] = field(default=(), compare=False, repr=False)
     "Types of the optional parameters as they came, 0 for an unknown one; any others follow in order of fields."
+    like: Likeness | None = field(default=None, init=False, compare=False, repr=False)
+    "What it was read with has in common with others, for who would judge all of them at once."
     message_counter: MessageCounter | None = None
     "Required over UDP (RFC 3103 §10.1)."
 
@@ -438,7 +441,9 @@ MESSAGES: dict[MessageType, type[Message]] = {
 }
 """Which type is which class; there is no other list (RFC 3103 §9; RFC 3104 §6.2; 241 and 242 are ours)."""
 
-_GRAMMARS = {kind: Grammar(message, last=("vendor", "unknown"), skip=("order",)) for kind, message in MESSAGES.items()}
+_GRAMMARS = {
+    kind: Grammar(message, last=("vendor", "unknown"), skip=("order", "like")) for kind, message in MESSAGES.items()
+}
 
 
 def parse_message(envelope: Envelope) -> Message:
@@ -450,14 +455,21 @@ def parse_message(envelope: Envelope) -> Message:
     Raises:
         MessageError: the first fault in that order.
     """
+    like = envelope.like
+    if like is not None and (known := like.message_of(envelope.parameters)) is not None:
+        return cast("Message", known)
     try:
         values, order = _GRAMMARS[envelope.type].read(envelope.parameters)
     except GrammarError as error:
         raise envelope.fault(error.code, error.field, index=error.index, problem=error.problem) from error
     try:
-        return MESSAGES[envelope.type](**values, order=order)
+        message = MESSAGES[envelope.type](**values, order=order)
     except ValueError as error:
         raise envelope.fault(ErrorCode.BAD_PARAM, "parameters", index=0, problem=str(error)) from error
+    if like is not None:
+        object.__setattr__(message, "like", like)
+        like.learn(message)
+    return message
 
 
 def parse(octets: bytes, *, strict: bool = True) -> Message:
@@ -484,4 +496,4 @@ def emit(message: Message) -> bytes:
     Raises:
         Malformed: the message is longer than 65,535 octets.
     """
-    return emit_envelope(Envelope(type=message.type, parameters=parameters(message)))
+    return emit_parameters(message.type, parameters(message))
