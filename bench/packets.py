@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -34,6 +35,8 @@ KINDS = {"64 flows": 64, "100,000 flows": 100_000, "a new flow in every packet":
 AT_TRANSMIT, AT_XDP_TRANSMIT, AT_RECEIVE = range(3)
 """Where the sinks of ``bpf/generator.bpf.c`` count."""
 _EGRESS = 0xFFFFFFF3
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
+_SERVER_MAC = "02:00:00:00:00:02"
 _CLSACT = 0xFFFFFFF1
 _CONNTRACK = {
     "/proc/sys/net/netfilter/nf_conntrack_max": "8388608",
@@ -106,20 +109,37 @@ def prepare(lab: Lab) -> int:
     return thread
 
 
-def unplug(lab: Lab) -> None:
-    """Put a TAP device without a reader in the place of wan0: its driver refuses whatever XDP redirects to it.
+@contextlib.contextmanager
+def unplugged(lab: Lab) -> Iterator[None]:
+    """Put a TAP device that nobody reads in the place of wan0: once full, it refuses what XDP redirects to it.
 
-    A veth device whose peer receives nothing is none that XDP redirects to.
+    A veth device whose peer receives nothing is none that XDP redirects to. The device is held open, since without
+    that it has no carrier, and routes by such an interface are asked for packet by packet.
     """
-    for words in (
-        ["ip", "link", "delete", "wan0"],
-        ["ip", "tuntap", "add", "wan0", "mode", "tap"],
-        ["ip", "address", "add", f"{figure.SHARED}/32", "dev", "wan0"],
-        ["ip", "link", "set", "wan0", "up"],
-        ["ip", "neighbour", "replace", figure.SERVER, "lladdr", "02:00:00:00:00:02", "dev", "wan0", "nud", "permanent"],
-        ["ip", "route", "add", FAR_MANY, "via", figure.SERVER, "dev", "wan0", "onlink"],
-    ):
-        lab["gateway"].run(*words)
+    gateway = lab["gateway"]
+    gateway.run("ip", "link", "delete", "wan0")
+    device = gateway.inside(_open_tap)
+    try:
+        for words in (
+            ["ip", "address", "add", f"{figure.SHARED}/32", "dev", "wan0"],
+            ["ip", "link", "set", "wan0", "up"],
+            ["ip", "neighbour", "replace", figure.SERVER, "lladdr", _SERVER_MAC, "dev", "wan0", "nud", "permanent"],
+            ["ip", "route", "add", FAR_MANY, "via", figure.SERVER, "dev", "wan0", "onlink"],
+        ):
+            gateway.run(*words)
+        yield
+    finally:
+        os.close(device)
+
+
+def _open_tap() -> int:
+    device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"wan0", _IFF_TAP | _IFF_NO_PI))
+    except OSError:
+        os.close(device)
+        raise
+    return device
 
 
 def sees_kernel_threads() -> bool:
@@ -364,12 +384,11 @@ def measure(
                         timing=timing,
                         transmits=transmits,
                     )
-                    if not transmits:
-                        unplug(lab)
-                    most.append(offered(bed, kind, next(way for way in these if way.tunnel)))
-                    for way in order.sample(these, len(these)):
-                        with way_open(lab, way, leases):
-                            seen[kind, way.name].append(run(bed, kind, way))
+                    with contextlib.nullcontext() if transmits else unplugged(lab):
+                        most.append(offered(bed, kind, next(way for way in these if way.tunnel)))
+                        for way in order.sample(these, len(these)):
+                            with way_open(lab, way, leases):
+                                seen[kind, way.name].append(run(bed, kind, way))
                 latest = ", ".join(f"{way.name} {seen[kind, way.name][-1].cost:.0f}" for way in these)
                 progress(
                     f"packets round {at + 1} of {rounds}: {kind}: {latest} ns; offered {most[-1] / 1e6:.1f} million/s"
