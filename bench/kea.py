@@ -92,8 +92,9 @@ def serving(lab: Lab, folder: Path, threads: str) -> Iterator[None]:
 
 
 def _exchange_works(lab: Lab) -> bool:
-    done = _perfdhcp(lab, "-n", "1", "-r", "10", "-W", "200000", "-b", "mac=00:0c:02:00:00:01")
-    return _exchanges(done, "REQUEST-ACK").received == 1
+    # The answer to the last request is sometimes not waited for.
+    done = _perfdhcp(lab, "-n", "5", "-r", "50", "-W", "200000", "-b", "mac=00:0c:02:00:00:01")
+    return _exchanges(done, "REQUEST-ACK").received > 0
 
 
 def play(lab: Lab, rate: float, seconds: float) -> Trial:
