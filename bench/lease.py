@@ -21,6 +21,7 @@ import rsip_load
 from isthmus.errors import IsthmusError
 from isthmus.lab import figure
 from isthmus.lab.lab import Lab, standing
+from isthmus.lab.scenario import Setting
 from isthmus.lab.topology import LabError
 from isthmus.store.sqlite import SqliteStore
 from networks import network
@@ -57,32 +58,8 @@ def configuration(lab: Lab, state: Path, leases: float) -> str:
         f'[[gateway.pool]]\naddress = "149.112.{241 + at // 250}.{1 + at % 250}"\nports = "1024-65535"'
         for at in range(addresses)
     )
-    return f"""\
-[isthmus]
-name = "gateway"
-run = "{lab["gateway"].run_directory}"
-state = "{state}"
-
-[[realm]]
-name = "private"
-interface = "lan0"
-
-[[realm]]
-name = "public"
-interface = "wan0"
-
-[gateway]
-near = "private"
-realm = "public"
-address = "{figure.GATEWAY_NEAR}"
-slice_size = {PORTS_OF_A_LEASE}
-
-[gateway.quota]
-bindings = 1000000
-ports = 16000000
-
-{pools}
-"""
+    more = f"slice_size = {PORTS_OF_A_LEASE}\n\n[gateway.quota]\nbindings = 1000000\nports = 16000000\n"
+    return figure.gateway_configuration(lab, Setting(), pool=pools, state=str(state), more=more)
 
 
 def ours(program: Path, rate: float, seconds: float, *, durable: bool = False) -> rsip_load.Played:

@@ -28,6 +28,7 @@ from isthmus.errors import IsthmusError
 from isthmus.lab import figure
 from isthmus.lab.lab import Lab, standing
 from isthmus.lab.node import Daemon, wait_until
+from isthmus.lab.scenario import Setting
 from isthmus.lab.topology import LabError
 from isthmus.plane.kernel.loader import Map
 from lease import filesystem
@@ -143,33 +144,8 @@ def configuration(lab: Lab, state: Path, leases: int) -> str:
         f'[[gateway.pool]]\naddress = "{_plus(FIRST_ADDRESS, at)}"\nports = "{history.FIRST_PORT}-65535"'
         for at in range(_addresses(leases))
     )
-    return f"""\
-[isthmus]
-name = "gateway"
-run = "{lab["gateway"].run_directory}"
-state = "{state}"
-
-[[realm]]
-name = "private"
-interface = "lan0"
-
-[[realm]]
-name = "public"
-interface = "wan0"
-
-[gateway]
-near = "private"
-realm = "public"
-address = "{figure.GATEWAY_NEAR}"
-slice_size = {history.PORTS}
-attract = "none"
-
-[gateway.lease]
-default = 86400
-registration = 86400
-
-{pools}
-"""
+    more = f'slice_size = {history.PORTS}\nattract = "none"\n\n[gateway.lease]\ndefault = 86400\nregistration = 86400\n'
+    return figure.gateway_configuration(lab, Setting(), pool=pools, state=str(state), more=more)
 
 
 # --- fill ---------------------------------------------------------------------------------
