@@ -63,20 +63,6 @@ def group(*, admit: Admit = Admit.ANYONE, kind: TunnelKind = TunnelKind.IPIP, mt
     return PlainGroup(realm=PUBLIC, near=PRIVATE, end=end, kind=kind, mtu=mtu, admit=admit)
 
 
-def leases(of: PlainGroup, rows: list[tuple[int, int, int, int, int, float]]) -> PlainLeases:
-    """Address, first port, how many, owner, Bind ID, deadline."""
-    local, first, ports, owner, bind_id, expires_at = zip(*rows, strict=True)
-    return PlainLeases(
-        group=of,
-        local=np.array(local, np.uint32),
-        first=np.array(first, np.uint16),
-        ports=np.array(ports, np.uint32),
-        owner=np.array(owner, np.uint32),
-        bind_id=np.array(bind_id, np.uint32),
-        expires_at=np.array(expires_at, np.float64),
-    )
-
-
 def columns(seed: int) -> tuple[list[PlainLeases], list[Hosts]]:
     """Leases of one slice and of several, of odd ports, of a slice that is claimed in part, of who has not registered."""
     chance = random.Random(seed)
@@ -95,7 +81,7 @@ def columns(seed: int) -> tuple[list[PlainLeases], list[Hosts]]:
     groups = group(), group(admit=Admit.CONTACTED), group(kind=TunnelKind.GRE, mtu=1476)
     hosts = sorted({row[3] for each in rows for row in each if row[3] % 7} | {0x0A00F000})
     registered = [Hosts(near=PRIVATE, address=np.array(hosts, np.uint32))]
-    return [leases(*each) for each in zip(groups, rows, strict=True)], registered
+    return [PlainLeases.of_rows(*each) for each in zip(groups, rows, strict=True)], registered
 
 
 def shown(plane: KernelPlane) -> dict[str, object]:
@@ -196,11 +182,13 @@ def test_what_came_in_columns_goes_and_changes_one_by_one(monkeypatch: pytest.Mo
 def test_what_two_hold_is_refused_as_it_is_one_by_one(admit: Admit) -> None:
     one, other = 0x0A000002, 0x0A000003
     plain = [
-        leases(group(), [(FIRST, 1024, 128, one, 1, FOREVER)]),
-        leases(group(admit=admit), [(FIRST, 1088, 64, other, 1, FOREVER)]),
+        PlainLeases.of_rows(group(), [(FIRST, 1024, 128, one, 1, FOREVER)]),
+        PlainLeases.of_rows(group(admit=admit), [(FIRST, 1088, 64, other, 1, FOREVER)]),
     ]
     if admit is Admit.ANYONE:
-        plain = [leases(group(), [(FIRST, 1024, 128, one, 1, FOREVER), (FIRST, 1088, 64, other, 1, FOREVER)])]
+        plain = [
+            PlainLeases.of_rows(group(), [(FIRST, 1024, 128, one, 1, FOREVER), (FIRST, 1088, 64, other, 1, FOREVER)])
+        ]
     hosts = [Hosts(near=PRIVATE, address=np.array([one, other], np.uint32))]
 
     def work(plane: KernelPlane) -> None:
@@ -222,7 +210,7 @@ def test_a_narrow_way_leads_through_an_endpoint_of_its_own() -> None:
 
     def work(plane: KernelPlane) -> None:
         plane.limit(way, 1300)
-        plane.reconcile((), [leases(group(), rows)], hosts)
+        plane.reconcile((), [PlainLeases.of_rows(group(), rows)], hosts)
         assert direct(plane) == [True, True, False, True, True]
         plane.limit(way, None)
         assert direct(plane) == [True] * 5
@@ -235,7 +223,7 @@ def test_a_narrow_way_leads_through_an_endpoint_of_its_own() -> None:
 
 def test_a_host_that_has_not_registered_has_no_direct_words() -> None:
     owner = Owner(PRIVATE, Address(Family.IPV4, 0x0A000002))
-    plain = leases(group(), [(FIRST, 1024, 128, owner.address.number, 1, NOW + 900)])
+    plain = PlainLeases.of_rows(group(), [(FIRST, 1024, 128, owner.address.number, 1, NOW + 900)])
     register = Register(registration=Registration(owner=owner, client_id=1, expires_at=FOREVER))
 
     def work(plane: KernelPlane) -> None:
@@ -290,7 +278,7 @@ def test_what_lapses_at_once_leaves_what_is_left_one_by_one(seed: int) -> None:
 
 def test_most_of_what_lapses_needs_no_object() -> None:
     rows = [(FIRST, 1024 + 64 * at, 64, 0x0A000002 + at, 1, NOW + 900) for at in range(50)]
-    plain = leases(group(), rows)
+    plain = PlainLeases.of_rows(group(), rows)
     hosts = Hosts(near=PRIVATE, address=plain.owner)
 
     def work(plane: KernelPlane) -> None:
@@ -303,7 +291,7 @@ def test_most_of_what_lapses_needs_no_object() -> None:
 
 def test_the_slow_path_ends_what_it_keeps_itself_of_what_lapses() -> None:
     rows = [(FIRST, 1024, 64, 0x0A000002, 1, NOW + 900), (FIRST, 1100, 10, 0x0A000003, 1, NOW + 900)]
-    plain = leases(group(), rows)
+    plain = PlainLeases.of_rows(group(), rows)
     hosts = Hosts(near=PRIVATE, address=plain.owner)
     ended = Lapse(leases=(plain,), hosts=hosts)
 

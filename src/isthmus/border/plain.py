@@ -45,6 +45,10 @@ class PlainGroup:
     admit: Admit
 
 
+PlainRow = tuple[int, int, int, int, int, float]
+"""The leased address, its first port, how many, the owner's address, the Bind ID, the deadline."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainLeases:
     """Plain leases of one group, a column for each number; all columns are as long as one another."""
@@ -61,6 +65,22 @@ class PlainLeases:
     bind_id: NDArray[np.uint32]
     expires_at: NDArray[np.float64]
     "Seconds since 1970."
+
+    @classmethod
+    def of_rows(cls, group: PlainGroup, rows: Iterable[PlainRow]) -> PlainLeases:
+        """Make columns of rows, of which there must be one."""
+        import numpy as np
+
+        local, first, ports, owner, bind_id, expires_at = zip(*rows, strict=True)
+        return cls(
+            group=group,
+            local=np.array(local, np.uint32),
+            first=np.array(first, np.uint16),
+            ports=np.array(ports, np.uint32),
+            owner=np.array(owner, np.uint32),
+            bind_id=np.array(bind_id, np.uint32),
+            expires_at=np.array(expires_at, np.float64),
+        )
 
     def __len__(self) -> int:
         """How many leases there are."""

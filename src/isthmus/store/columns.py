@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from isthmus.address import Family
 from isthmus.border.binding import Registration
 from isthmus.border.effect import Remember
-from isthmus.border.plain import PlainGroup, PlainLeases, group_of
+from isthmus.border.plain import PlainGroup, PlainLeases, PlainRow, group_of
 from isthmus.border.resource import Resource
 from isthmus.store import Held, HostColumns, RestColumns, Standing, plain_sql, sql
 from isthmus.store.reading import Reading, group, read_registrations
@@ -22,7 +22,6 @@ _AT_ONCE = 1 << 16
 _LAST_PLACE = (1 << 63) - 1
 _LAST_ADDRESS = b"\xff" * 17
 "After every address."
-_Lease = tuple[int, int, int, int, int, float]
 _Rest = tuple[int, int, int, float]
 
 
@@ -187,7 +186,7 @@ def _read_resting(connection: sqlite3.Connection, since: float) -> Iterator[Rest
 
 def plain_of(held: Iterable[Held]) -> tuple[tuple[PlainLeases, ...], tuple[Held, ...]]:
     """The leases that are plain, by group, and the others."""
-    plain: dict[PlainGroup, list[_Lease]] = {}
+    plain: dict[PlainGroup, list[PlainRow]] = {}
     odd: list[Held] = []
     for each in held:
         binding = each.binding
@@ -199,7 +198,7 @@ def plain_of(held: Iterable[Held]) -> tuple[tuple[PlainLeases, ...], tuple[Held,
         owner = binding.key.owner.address.number
         row = (binding.address.number, first, last - first + 1, owner, binding.key.bind_id, each.lease.expires_at)
         plain.setdefault(group, []).append(row)
-    return tuple(_leases(group, rows) for group, rows in plain.items()), tuple(odd)
+    return tuple(PlainLeases.of_rows(group, rows) for group, rows in plain.items()), tuple(odd)
 
 
 def hosts_of(registrations: Iterable[Registration]) -> tuple[tuple[HostColumns, ...], tuple[Registration, ...]]:
@@ -229,19 +228,6 @@ def resting_of(
         else:
             odd.append((at, each))
     return tuple(_rest(realm, rows) for realm, rows in plain.items()), tuple(odd)
-
-
-def _leases(group: PlainGroup, rows: list[_Lease]) -> PlainLeases:
-    local, first, ports, owner, bind_id, expires_at = zip(*rows, strict=True)
-    return PlainLeases(
-        group=group,
-        local=np.array(local, np.uint32),
-        first=np.array(first, np.uint16),
-        ports=np.array(ports, np.uint32),
-        owner=np.array(owner, np.uint32),
-        bind_id=np.array(bind_id, np.uint32),
-        expires_at=np.array(expires_at, np.float64),
-    )
 
 
 def _hosts(near: int, rows: list[tuple[int, int]]) -> HostColumns:
