@@ -37,6 +37,8 @@ from plane.one_end import GATEWAY, GATEWAY6, HOST, HOST6, MTU, PLAIN, PORTS, SHA
 SRC = Path(__file__).parents[2] / "src"
 OBJECT = SRC / "isthmus/plane/kernel/objects/border_tc.bpf.o"
 MEGABYTES = 8
+DRAWN = (10016, 10063)
+"""Ports that app a's programs get of the system: leased ones, and none that a test names (and has a filter drop, say)."""
 NODES = "abhgs"
 
 pytestmark = [
@@ -145,7 +147,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
             subprocess.run(["ip", "netns", "add", name + node], check=True, timeout=20)
         for line in setup(name).strip().splitlines():
             subprocess.run(["ip", *line.split()], check=True, timeout=20)
-        made.run("a", "sysctl", "-qw", f"net.ipv4.ip_local_port_range={10000} {10063}")
+        made.run("a", "sysctl", "-qw", "net.ipv4.ip_local_port_range={} {}".format(*DRAWN))
         made.run("g", "sysctl", "-qw", "net.ipv4.ip_forward=1")
         yield made
     finally:
