@@ -38,13 +38,14 @@ METHOD = (
     "Host, gateway and server in namespaces joined by veth. {standing} leases stand; packets flow through them in"
     " both directions, no more than 64 under way, so that no queue loses any: blocked are those that do not arrive."
     " Every second lease admits only whom it has contacted, which it has before. Meanwhile {changing} other leases"
-    " change hands, {rate} changes (a Bind or an Unbind) a second asked for, in batches of 64. Through these go packets inward, outward from the present holder, and outward from the former"
-    " one, which must not get out; a packet made after an Unbind was carried out must not reach who held the lease"
-    " before. eBPF programs on the hosts' link and at the server compare every packet's stamp with where it came"
-    " (misdelivered: where it may not). At TC and at XDP through KernelPlane.apply, sender on core 0; by the protocol:"
-    " hosts register, are assigned ports, free them and deregister, {cycles} cycles a second at most, at a real"
-    " gateway with its store synced to the disk; every 10th sends a packet through its lease to an echo server and"
-    " back, and another one when it has freed it, which must not get out."
+    " change hands, {rate} changes (a Bind or an Unbind) a second asked for, in batches of 64. Through these go"
+    " packets inward, outward from the present holder, and outward from the former one, which must not get out; a"
+    " packet made after an Unbind was carried out must not reach who held the lease before. eBPF programs on the"
+    " hosts' link and at the server compare every packet's stamp with where it came (misdelivered: where it may not)."
+    " At TC and at XDP through KernelPlane.apply, sender on core 0; by the protocol: hosts register, are assigned"
+    " ports, free them and deregister, {cycles} cycles a second at most, at a real gateway with its store synced to"
+    " the disk; every 10th sends a packet through its lease to an echo server and back, and another one when it has"
+    " freed it, which must not get out."
 )
 
 
