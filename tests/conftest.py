@@ -3,11 +3,14 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+# No test judges time: a machine that others keep busy is slow.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 # Where a change is judged (CI is set) the same tree gives the same verdict; everywhere else each run looks at
 # other examples, and what it finds becomes a test of its own.
-settings.register_profile("judged", derandomize=True)
+settings.register_profile("judged", parent=settings.get_profile("untimed"), derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("judged")
 
