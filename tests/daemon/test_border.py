@@ -364,7 +364,7 @@ def test_a_sip_only_host_takes_no_ipv4_packets(lab: Lab) -> None:
         assert found
         header = bytes.fromhex("4500001c00000000401100000a090901") + bytes(map(int, N.split(".")))
         raw.sendto(header + bytes(8), ("sip1", 0x0800, 0, 0, bytes.fromhex(found[1].replace(":", ""))))
-    assert wait_until(lambda: ask(lab, "n", do="counters")["NOT_ALLOWED_HERE"] == before + 1, 5)
+    assert wait_until(lambda: ask(lab, "n", do="counters")["NOT_ALLOWED_HERE"] == before + 1, 15)
 
 
 def test_the_border_router_itself_reaches_what_its_hosts_reach(lab: Lab) -> None:

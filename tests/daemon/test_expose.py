@@ -86,12 +86,12 @@ def test_a_service_on_the_same_port_hears_a_stranger_and_sees_its_true_address(l
     assert said == truth
     assert figure.SERVER in said
     who = truth.removeprefix("you are ").replace(" ", " port ")
-    assert wait_until(lambda: f"{who} calls" in daemon.log.read_text(), 5), "who calls is shown"
+    assert wait_until(lambda: f"{who} calls" in daemon.log.read_text(), 15), "who calls is shown"
     assert "isthmus_expose" not in rules(lab), "nothing is translated"
     daemon.process.send_signal(signal.SIGINT)
     daemon.process.wait(timeout=20)
     assert report(lab)["leases"] == []
-    assert wait_until(lambda: lab["gateway"].isthmus("leases") == [], 5)
+    assert wait_until(lambda: lab["gateway"].isthmus("leases") == [], 15)
 
 
 def test_a_public_port_of_its_own_is_translated_here_and_the_caller_stays_visible(lab):
@@ -117,7 +117,7 @@ def test_without_a_daemon_expose_brings_its_own_and_leaves_nothing(lab):
     daemon.process.wait(timeout=20)
     assert lab["host-a"].run("ip", "-o", "link").stdout == before
     assert "4555:" not in lab["host-a"].run("ip", "rule").stdout
-    assert wait_until(lambda: lab["gateway"].isthmus("leases") == [], 5)
+    assert wait_until(lambda: lab["gateway"].isthmus("leases") == [], 15)
 
 
 def test_what_a_killed_expose_left_is_removed_by_the_next(lab):
@@ -147,7 +147,7 @@ def test_a_revoked_port_is_followed_by_another(lab):
     daemon, _, port = expose(lab, "80", "--socket", str(lab["host-a"].socket_path))
     (row,) = lab["gateway"].isthmus("leases")
     call(lab["gateway"].socket_path, {"do": "revoke", "host": row["host"], "bind_id": row["bind_id"]})
-    assert wait_until(lambda: "the lease is over (revoked)" in daemon.log.read_text(), 5)
+    assert wait_until(lambda: "the lease is over (revoked)" in daemon.log.read_text(), 15)
     assert wait_until(lambda: "published again at" in daemon.log.read_text(), 10)
     (again,) = report(lab)["leases"]
     assert again["ports"] != str(port), "what was leased rests before anybody gets it again"

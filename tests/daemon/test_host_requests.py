@@ -100,7 +100,7 @@ def test_spis_and_ports_are_held_together_and_given_back_together(lab):
     (row,) = ask(lab, "host-a", do="leases")
     assert (row["spis"], row["ports"]) == (rows()[0]["spis"], rows()[0]["ports"])
     host.daemons["isthmus"].stop()
-    assert wait_until(lambda: rows() == [], 5)
+    assert wait_until(lambda: rows() == [], 15)
     assert config.exists()
     host.up(text)
 
@@ -128,7 +128,7 @@ def test_a_program_that_is_ended_gives_everything_back(lab, how):
     running.process.send_signal(how)
     assert running.process.wait(10) == 128 + how
     assert not name.exists()
-    assert wait_until(lambda: held() == before, 5)
+    assert wait_until(lambda: held() == before, 15)
 
 
 def test_what_the_lease_limits_leaves_by_no_other_way(lab):
@@ -155,7 +155,7 @@ def test_messages_as_from_the_gateway_are_ignored_and_counted(lab):
                 sender.sendto(emit(message), ("10.0.0.4", before["control_port"]))
 
     lab["gateway"].inside(send)
-    assert wait_until(lambda: ask(lab, "host-a", do="host")["ignored"].get("stranger") == len(spoofed), 5)
+    assert wait_until(lambda: ask(lab, "host-a", do="host")["ignored"].get("stranger") == len(spoofed), 15)
     after = ask(lab, "host-a", do="host")
     assert (after["client_id"], after["registered"]) == (before["client_id"], True)
     assert ask(lab, "host-a", do="counters")["ignored: stranger"] == len(spoofed)

@@ -60,4 +60,4 @@ def test_a_program_without_a_daemon(lab):
         host.daemons["isthmus"].stop()
     done = host.run(*ISTHMUS, "run", "--gateway", GATEWAY, "--show", "--", *FETCH)
     assert f"You are {figure.SHARED}" in done.stdout
-    assert wait_until(lambda: lab["gateway"].isthmus("leases") == [], 5)
+    assert wait_until(lambda: lab["gateway"].isthmus("leases") == [], 15)

@@ -119,7 +119,7 @@ def test_a_failing_play_is_a_check_that_is_not_ok():
 
     def steps(lab: Lab, _setting: Setting):
         yield Check("first", ok=True, detail="")
-        wait_until(lambda: bool(lab.logs()), 5)
+        wait_until(lambda: bool(lab.logs()), 15)
         raise LabError("it broke")
 
     scenario = Scenario(name="test-small", title="", shows=("RFC 1",), network=SMALL, start=start, play=steps)

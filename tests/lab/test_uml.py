@@ -102,7 +102,7 @@ def test_nothing_is_left_of_a_guest_after_a_signal(number):
             assert _guests()
             done = isthmus("lab", "down", "test-guest")
             assert done.returncode == 0, done.stderr
-        assert wait_until(lambda: not _guests(), 5)
+        assert wait_until(lambda: not _guests(), 15)
     finally:
         process.kill()
         process.wait()
