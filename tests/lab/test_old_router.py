@@ -60,7 +60,9 @@ def send(lab, *, dst: str = "10.2.0.1", payload: bytes = PAYLOAD, df: bool = Fal
 
     with capturing(lab["a"], "eth0") as near, capturing(lab["b"], "eth0") as far:
         lab["a"].inside(write)
-        there = wait_until(lambda: any(error(each) or len(each.octets) < 576 for each in near.packets + far.packets), 10)
+        there = wait_until(
+            lambda: any(error(each) or len(each.octets) < 576 for each in near.packets + far.packets), 10
+        )
         assert there or offset
     errors = [error(each) for each in near.packets if error(each)]
     return packet, errors, [each.octets for each in far.packets if each.octets[9] == EXPERIMENT]
