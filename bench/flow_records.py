@@ -16,6 +16,7 @@ from isthmus.border.binding import Binding
 from isthmus.border.effect import Bind, Deregister, Ending, Register, Unbind
 from isthmus.border.selector import Admit
 from isthmus.lab.lab import Lab, standing
+from isthmus.lab.node import wait_until
 from isthmus.lab.topology import LabError
 from isthmus.store import Durable
 from isthmus.store.sqlite import SqliteStore
@@ -25,7 +26,6 @@ from report import progress
 
 FLOWS_OF_A_LEASE = 10_000
 """For the log: what a host does with its lease before that ends; three flows a second for an hour."""
-_SETTLED = 0.995
 _BATCH = 500
 
 
@@ -34,7 +34,7 @@ class Records:
     """What was found; octets."""
 
     flows: int
-    "How many were there at once."
+    "How many there were at least, all at once."
     theirs: int
     "Kernel memory that masquerade's flows took."
     tracked: int
@@ -82,28 +82,20 @@ def tracked(lab: Lab) -> int:
 def growth(lab: Lab, way: Way, flows: int, count: int, object_path: Path) -> tuple[int, int]:
     """Kernel memory that flows take, in octets, and how many of them there are records of."""
     sinks, seconds = packets.Sinks(object_path), 2.0 + flows / 25_000
+
+    def seen() -> int:
+        return tracked(lab) if way.masquerade else packets.packets_sunk(sinks.counts)
+
     with packets.way_open(lab, way, count):
         before, maps = slabs(), plane_octets(lab)
         with (
             sinks.at_transmit(lab["gateway"]),
-            packets.generating(lab, flows, way, count, object_path=object_path, seconds=seconds),
+            packets.generating(lab, 0, way, count, object_path=object_path, seconds=seconds),
         ):
-            deadline = time.monotonic() + seconds
-            while way.masquerade and tracked(lab) < _SETTLED * flows and time.monotonic() < deadline:
-                time.sleep(0.1)
-            if not way.masquerade:
-                _see(sinks, flows, deadline)
-            grown = grown_octets(before, flows) + plane_octets(lab) - maps
-            there = tracked(lab) if way.masquerade else 0
-        if way.masquerade and there < 0.9 * flows:
-            raise LabError(f"masquerade has records of {there} flows, of {flows}")
-    return grown, there
-
-
-def _see(sinks: packets.Sinks, flows: int, deadline: float) -> None:
-    """Wait until so many packets were forwarded that every flow had one."""
-    while packets.packets_sunk(sinks.counts) < flows and time.monotonic() < deadline:
-        time.sleep(0.1)
+            if not wait_until(lambda: seen() >= flows, seconds, every=0.02):
+                raise LabError(f"{way.name}: {seen()} flows in {seconds:.0f} s, and not {flows}")
+        grown = grown_octets(before, flows) + plane_octets(lab) - maps
+        return grown, tracked(lab) if way.masquerade else 0
 
 
 def line_octets(lab: Lab, object_path: Path, flows: int) -> float:
@@ -118,9 +110,9 @@ def line_octets(lab: Lab, object_path: Path, flows: int) -> float:
             time.sleep(0.3)
             with (
                 sinks.at_transmit(gateway),
-                packets.generating(lab, flows, MASQUERADE, flows, object_path=object_path, seconds=0.3),
+                packets.generating(lab, flows, MASQUERADE, flows, object_path=object_path, seconds=5),
             ):
-                pass
+                wait_until(lambda: tracked(lab) >= flows / 2, 5, every=0.02)
             gateway.run("conntrack", "-F")
             time.sleep(0.5)
         finally:

@@ -18,12 +18,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import generator
 import libbpf
-from generator import CPU
 from isthmus.checksum import checksum, pseudo_header
 
 MOST = 1 << 16
-_CHUNK = 1 << 16
 _OCTETS = 96
 _UDP = 17
 _IPAE = 41
@@ -97,13 +96,11 @@ def send(plan: Plan) -> int:
     gap = 10**9 // plan.rate if plan.rate else 0
     interface = socket.if_nametoindex(plan.interface)
     libbpf.update(setups, 0, SETUP.pack(time.monotonic_ns(), gap, 0, len(whole), len(whole[0]), interface))
-    os.sched_setaffinity(0, {CPU})
-    deadline = time.monotonic() + plan.seconds
-    chunk = min(_CHUNK, plan.rate // 10) if plan.rate else _CHUNK
+    generator.take_core()
     program = loaded.program("generate")
+    generator.interrupt_after(plan.seconds)
     print("ready", flush=True)
-    while time.monotonic() < deadline:
-        libbpf.run_live(program, whole[0], frames=chunk)
+    libbpf.run_live(program, whole[0])
     return int(SETUP.unpack(libbpf.lookup(setups, 0, SETUP.size))[2])
 
 

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import struct
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import leases
 import libbpf
+import priority
 from isthmus.checksum import ones_sum
 
 CPU = 0
-_CHUNK = 1 << 17
-_SETUP = struct.Struct("=Q11I14s2x20s20s8s4s40s")
+SETUP = struct.Struct("=Q11I14s2x20s20s8s4s40s")
+"""``struct setup``; its first field is how many frames were made so far."""
 _UDP_PAYLOAD = 18
 
 
@@ -41,7 +42,7 @@ class Plan:
     outer_dst: str
     "The gateway's tunnel end."
     flows: int
-    "So many in turn; 0: every packet is a flow of its own."
+    "So many, by chance; 0: every packet is a flow of its own."
     leases: int
     "That the flows belong to."
 
@@ -64,6 +65,18 @@ def header(protocol: int, length: int) -> bytes:
     return struct.pack("!BBHHHBBHII", 0x45, 0, length, 0, 0x4000, 64, protocol, 0, 0, 0)
 
 
+def take_core() -> None:
+    """Have the generator's core for this process."""
+    os.sched_setaffinity(0, {CPU})
+    priority.go_first()
+
+
+def interrupt_after(seconds: float) -> None:
+    """Let the kernel end what this process waits for then."""
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 def generate(plan: Plan) -> int:
     """Send for the planned time; returns how many frames were made."""
     loaded = libbpf.BpfObject(Path(plan.object))
@@ -83,14 +96,13 @@ def generate(plan: Plan) -> int:
     numbers += sums
     numbers.append(int.from_bytes(socket.inet_aton(plan.outer_dst) if outer else bytes(4), sys.byteorder))
     headers = [ethernet, outer, inner, udp[:8], shim, outer6]
-    libbpf.update(setups, 0, _SETUP.pack(0, *numbers, *headers))
-    os.sched_setaffinity(0, {CPU})
-    deadline = time.monotonic() + plan.seconds
+    libbpf.update(setups, 0, SETUP.pack(0, *numbers, *headers))
+    take_core()
     program = loaded.program("generate")
+    interrupt_after(plan.seconds)
     print("ready", flush=True)
-    while time.monotonic() < deadline:
-        libbpf.run_live(program, ethernet + outer + shim + outer6 + inner + udp, frames=_CHUNK)
-    return int(_SETUP.unpack(libbpf.lookup(setups, 0, _SETUP.size))[0])
+    libbpf.run_live(program, ethernet + outer + shim + outer6 + inner + udp)
+    return int(SETUP.unpack(libbpf.lookup(setups, 0, SETUP.size))[0])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 """Up to a million leases, one for each host, as the benchmarks of packets want them.
 
 Lease n has the slice of 16 ports 1024 + 16 * (n % 4032) ff. of the address 149.112.241.0 + n / 4032, and its host is
-10.16.0.0 + n, or at the end of the gateway's IPv6 network.
+10.16.0.0 + n, or at the end of the gateway's IPv6 network: consecutive hosts have consecutive leases, as the pool gives
+them. Where they are "scattered" neighbours are not.
 """
 
 from __future__ import annotations
@@ -36,14 +37,26 @@ PORTS, FIRST_PORT = 16, 1024
 PER_ADDRESS = (65536 - FIRST_PORT) // PORTS
 FIRST_ADDRESS, FIRST_HOST = 0x9570F100, 0x0A100000
 MTU = 1440
-TUNNELS = {"ipip": figure.GATEWAY_NEAR, "gre": figure.GATEWAY_NEAR, "ipv6": figure.GATEWAY_NEAR6}
-"""Kinds of tunnels, and our end of each."""
+SCATTERED = "scattered"
+TUNNELS = {
+    "ipip": figure.GATEWAY_NEAR,
+    "gre": figure.GATEWAY_NEAR,
+    "ipv6": figure.GATEWAY_NEAR6,
+    SCATTERED: figure.GATEWAY_NEAR,
+}
+"""Kinds of tunnels, and our end of each; the last is IP-IP to hosts whose leases are anywhere."""
+_APART = 0x9E3779B1
 _PREFIX6 = Address.parse(figure.GATEWAY_NEAR6).octets[:12]
+
+
+def apart(tunnel: str) -> int:
+    """How far the hosts of consecutive leases are from each other, modulo ``MOST``; odd."""
+    return _APART if tunnel == SCATTERED else 1
 
 
 def host(lease: int, tunnel: str = "ipip") -> Address:
     """The host's end of its tunnel."""
-    private = Address(Family.IPV4, FIRST_HOST + lease)
+    private = Address(Family.IPV4, FIRST_HOST + lease * apart(tunnel) % MOST)
     return Address.from_octets(_PREFIX6 + private.octets) if tunnel == "ipv6" else private
 
 
@@ -102,7 +115,7 @@ def effects(leases: int, admit: Admit, tunnel: str = "ipip") -> Iterator[Program
 
 
 def columns(leases: int, admit: Admit, tunnel: str) -> tuple[PlainLeases, Hosts]:
-    """The same as columns; not of tunnels over IPv6."""
+    """The same as columns."""
     import numpy as np
 
     from isthmus.border.plain import Hosts, PlainGroup, PlainLeases
@@ -115,23 +128,23 @@ def columns(leases: int, admit: Admit, tunnel: str) -> tuple[PlainLeases, Hosts]
         kind=TunnelKind.GRE if tunnel == "gre" else TunnelKind.IPIP,
         mtu=MTU,
         admit=admit,
+        **({"upper": int.from_bytes(_PREFIX6, "big")} if tunnel == "ipv6" else {}),
     )
     plain = PlainLeases(
         group=group,
         local=np.uint32(FIRST_ADDRESS) + at // np.uint32(PER_ADDRESS),
         first=(FIRST_PORT + at % PER_ADDRESS * PORTS).astype(np.uint16),
         ports=np.full(leases, PORTS, np.uint32),
-        owner=np.uint32(FIRST_HOST) + at,
+        owner=np.uint32(FIRST_HOST) + at * np.uint32(apart(tunnel)) % np.uint32(MOST),
         bind_id=np.ones(leases, np.uint32),
         expires_at=np.full(leases, math.floor(time.time()) + 3600.0),
     )
-    return plain, Hosts(near=NEAR, address=plain.owner)
+    return plain, Hosts(near=NEAR, address=plain.owner, **({"upper": group.upper} if tunnel == "ipv6" else {}))
 
 
 def fill(plane: KernelPlane, leases: int, admit: Admit, tunnel: str = "ipip") -> None:
     """Let a plane have these leases and no others."""
-    by_columns = tunnel != "ipv6" and "plain" in inspect.signature(plane.reconcile).parameters
-    if by_columns:
+    if "plain" in inspect.signature(plane.reconcile).parameters and (tunnel != "ipv6" or hasattr(plane, "groups6")):
         plain, hosts = columns(leases, admit, tunnel)
         plane.reconcile((), [plain], [hosts])
     else:
@@ -147,11 +160,12 @@ def know_routes(plane: KernelPlane) -> None:
     """Tell a plane once which destinations go the same way, for an hour; nobody may change the routes meanwhile."""
     from isthmus.daemon.uniform_routes import ask_routes, read_routes
 
-    found = read_routes(plane.groups, *ask_routes())
-    if found is None:
-        raise SystemExit("not only destinations decide where packets go")
-    plane.groups.change(*found)
-    plane.groups.trust(int(time.clock_gettime(time.CLOCK_BOOTTIME)) + 3600)
+    for groups in (plane.groups, plane.groups6):
+        found = read_routes(groups, *ask_routes(groups.family))
+        if found is None:
+            raise SystemExit("not only destinations decide where packets go")
+        groups.change(*found)
+        groups.trust(int(time.clock_gettime(time.CLOCK_BOOTTIME)) + 3600)
 
 
 def stay(plane: KernelPlane) -> None:
@@ -162,18 +176,21 @@ def stay(plane: KernelPlane) -> None:
         print("ready", flush=True)
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
     else:
-        asyncio.run(_follow(UniformRoutes(plane.groups)))
+        groups = [plane.groups, *([plane.groups6] if hasattr(plane, "groups6") else [])]
+        asyncio.run(_follow([UniformRoutes(each) for each in groups]))
 
 
-async def _follow(routes: UniformRoutes) -> None:
+async def _follow(routes: list[UniformRoutes]) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
-    routes.start()
+    for each in routes:
+        each.start()
     async with asyncio.timeout(5):
-        while not routes.is_true:  # noqa: ASYNC110 - it tells nobody
+        while not all(each.is_true for each in routes):  # noqa: ASYNC110 - they tell nobody
             await asyncio.sleep(0.01)
     print("ready", flush=True)
     await ended.wait()
-    routes.close()
+    for each in routes:
+        each.close()

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 
 LIVE_FRAMES = 1 << 1
+MOST_FRAMES = (1 << 31) - 1
+MOST_AT_ONCE = 256
+"""The largest batch (TEST_XDP_MAX_BATCH)."""
 
 _lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
 for _name in (
@@ -83,8 +87,22 @@ def lookup(map_fd: int, key: int, octets: int) -> bytes:
     return value.raw
 
 
-def run_live(program_fd: int, frame: bytes, *, frames: int, batch: int = 64) -> None:
-    """Run an XDP program over that many live frames, each beginning as a copy of ``frame``."""
+def map_of(process: int, octets: int) -> int:
+    """A descriptor of the map that another process holds, whose elements have so many octets."""
+    for entry in Path(f"/proc/{process}/fdinfo").iterdir():
+        lines = entry.read_text(encoding="utf-8").splitlines()
+        about = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        if "map_id" in about and int(about["value_size"]) == octets:
+            return int(_lib.bpf_map_get_fd_by_id(ctypes.c_uint32(int(about["map_id"]))))
+    raise OSError(errno.ENOENT, f"process {process} holds no map of {octets} octets")
+
+
+def run_live(program_fd: int, frame: bytes, *, frames: int = MOST_FRAMES, batch: int = MOST_AT_ONCE) -> None:
+    """Run an XDP program over that many live frames, each beginning as a copy of ``frame``, or until a signal comes.
+
+    The kernel makes and takes down what it needs for that in each call, and waits for other cores then: 30 ms in which
+    nothing is sent. A batch is as many buffers as it keeps for frames that come back, too.
+    """
     run = _TestRun(
         sz=ctypes.sizeof(_TestRun),
         data_in=frame,
@@ -94,5 +112,5 @@ def run_live(program_fd: int, frame: bytes, *, frames: int, batch: int = 64) -> 
         batch_size=batch,
     )
     result = _lib.bpf_prog_test_run_opts(program_fd, ctypes.byref(run))
-    if result and ctypes.get_errno():
+    if result and ctypes.get_errno() not in {0, errno.EINTR}:
         raise OSError(ctypes.get_errno(), f"BPF_PROG_TEST_RUN: {os.strerror(ctypes.get_errno())}")

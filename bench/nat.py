@@ -8,18 +8,20 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import connections
 import flow_records
 import packets
 import tcp
+from apart import NEAR
 from isthmus.border.selector import Admit
 from isthmus.errors import IsthmusError
 from networks import FORWARD, ISTHMUS, NAT
-from packets import KINDS, Sample, Way
+from packets import KINDS, Way
 from report import Figure, compare, publish
+from sample import MOST_IDLE, Sample
 
 LEASES = 1_000_000
 Seen = dict[tuple[str, str], list[Sample]]
@@ -52,6 +54,8 @@ class Scale:
     ways: tuple[Way, ...]
     transmits: bool = False
     "Whether packets go over the wire to the server."
+    patience: float = 0
+    "Seconds, in all, that it waits until generator and gateway are near each other."
     tcp_seconds: int
     "0: TCP's throughput is not measured."
     connecting: float
@@ -62,11 +66,12 @@ class Scale:
 
 FULL = Scale(
     rounds=5,
-    timing=packets.Timing(0.7, 1.0),
+    timing=packets.Timing(0.5, 0.8),
+    patience=240,
     leases=LEASES,
     kinds=tuple(KINDS),
     ways=(packets.PLAIN, packets.MASQUERADE, *OURS.values()),
-    tcp_seconds=2,
+    tcp_seconds=1,
     connecting=2.0,
     flows=1_000_000,
 )
@@ -91,8 +96,15 @@ def small_packets(scale: Scale) -> tuple[list[Figure], list[dict[str, object]]]:
         rounds=scale.rounds,
         timing=scale.timing,
         transmits=scale.transmits,
+        patience=scale.patience,
     )
-    return [*rates(seen), *checks(seen, offered)], rows(seen, offered)
+    counted = {key: counting(samples) for key, samples in seen.items()}
+    return [*rates(counted), *checks(counted, offered)], rows(seen, offered)
+
+
+def counting(samples: list[Sample]) -> list[Sample]:
+    """The runs of which a window counts; all of them, if there is none."""
+    return [each for each in samples if each.used] or samples
 
 
 def rates(seen: Seen) -> list[Figure]:
@@ -114,32 +126,46 @@ def rates(seen: Seen) -> list[Figure]:
 def checks(seen: Seen, offered: Sequence[float]) -> list[Figure]:
     """That the gateway was the bottleneck: what more the generator can do, and how busy the gateway's core was."""
     fastest = max(statistics.median(each.rate for each in samples) for samples in seen.values())
-    idlest = min(statistics.median(each.busy for each in samples) for samples in seen.values())
+    runs = [each for samples in seen.values() for each in samples]
+    laziest = min(statistics.median(each.busy for each in samples) for samples in seen.values())
+
+    def least(name: str, unit: str, of_runs: Iterable[float]) -> Figure:
+        return Figure(name=f"{name}, the least of all runs", unit=unit, ours=round(min(of_runs), 3))
+
     return [
         compare("generator, dropped at once, beside the fastest way", "packets/s", offered, [fastest]),
-        Figure(name="gateway's core at work, the least of all ways", unit="of the time", ours=round(idlest, 3)),
+        least("generator, beside what is forwarded meanwhile", "times", (each.offered / each.rate for each in runs)),
+        Figure(name="gateway's core at work, the least of all ways", unit="of the time", ours=round(laziest, 3)),
+        Figure(name="generator, runs of a way that count, the least", unit="runs", ours=min(map(len, seen.values()))),
+        least("gateway's core at work or held up by others", "of the time", (1 - each.idle for each in runs)),
+        Figure(
+            name="generator and gateway apart, the most of all runs", unit="ns", ours=max(each.apart for each in runs)
+        ),
     ]
 
 
 def rows(seen: Seen, offered: Sequence[float]) -> list[dict[str, object]]:
-    """Every run, for plots."""
-    made: list[dict[str, object]] = [
-        {"what": "packets", "flows": kind, "way": way, "runs": [asdict(each) for each in samples]}
-        for (kind, way), samples in seen.items()
-    ]
+    """Every run, for plots: those that count, and the others beside."""
+    made: list[dict[str, object]] = []
+    for (kind, way), samples in seen.items():
+        runs = counting(samples)
+        others = [asdict(each) for each in samples if each not in runs]
+        more = {"others": others} if others else {}
+        made.append({"what": "packets", "flows": kind, "way": way, "runs": [asdict(each) for each in runs], **more})
     return [*made, {"what": "generator", "unit": "packets/s", "runs": [round(each) for each in offered]}]
 
 
 def of_tcp(scale: Scale) -> tuple[list[Figure], list[dict[str, object]]]:
     """Throughput of one stream and of four, and new connections a second."""
-    made = []
+    made: list[Figure] = []
+    series: list[dict[str, object]] = []
     if scale.tcp_seconds:
-        made = tcp.measure(rounds=scale.rounds, seconds=scale.tcp_seconds, tunnels=(ISTHMUS,), goal=1.0)
+        made, series = tcp.measure(rounds=scale.rounds, seconds=scale.tcp_seconds, tunnels=(ISTHMUS,), goal=1.0)
     seen = connections.measure(rounds=scale.rounds, seconds=scale.connecting)
     what, unit = "new TCP connections", "connections/s"
     made.append(compare(what, unit, seen[ISTHMUS], seen[NAT]))
     made.append(compare(f"{what}, beside {FORWARD}", unit, seen[ISTHMUS], seen[FORWARD]))
-    return made, [{"what": what, "way": way, "unit": unit, "runs": runs} for way, runs in seen.items()]
+    return made, series + [{"what": what, "way": way, "unit": unit, "runs": runs} for way, runs in seen.items()]
 
 
 def of_records(scale: Scale) -> list[Figure]:
@@ -181,10 +207,13 @@ METHOD = (
     "Host, gateway and server in namespaces joined by veth, in turn in the same namespaces: plain forwarding, nftables"
     " masquerade, and isthmus at TC and XDP with {leases:,} leases; order shuffled, medians of {rounds} rounds, a new"
     " network for each. Small packets: UDP in IPv4 of 46 octets, outward, as live XDP frames from core 0; the gateway's"
-    " receive thread alone on core 1. Packets/s = packets that reach the transmit side of wan0 per second of that"
-    " thread's run time, {measured} s after {warm} s of warming up; {sink}. On the wall = the same per second. TCP:"
-    " iperf3 for {seconds} s, and connections that are reset after one octet, {at_once} at once; all three machines on"
-    " the same cores. Memory: growth of those of the kernel's caches that get objects for flows, and of the plane's"
+    " receive thread on core 1; both go before what else the machine does. Packets/s = packets that reach the transmit"
+    " side of wan0 per second of that thread's run time, {measured} s in four windows after {warm} s of warming up, of"
+    " which those count in which it had always something to do (at most {idle:.0%} idle) and the cores were near each"
+    " other (a line of the cache there and back within {near} ns); {sink}. On the wall = the same per second. TCP:"
+    " iperf3 for {seconds} s, both ends bound to one core, which also does the gateway's work, and with a core each;"
+    " connections that are reset after one octet, {at_once} at once, all three machines on the same cores."
+    " Memory: growth of those of the kernel's caches that get objects for flows, and of the plane's"
     " maps. Log: NEW and DESTROY of conntrack -E as text;"
     " growth of the store's file for leases that have come and gone."
 )
@@ -221,6 +250,8 @@ def main() -> int:
         leases=scale.leases,
         measured=scale.timing.measured,
         warm=scale.timing.warm,
+        idle=MOST_IDLE,
+        near=NEAR,
         seconds=scale.tcp_seconds,
         at_once=connections.AT_ONCE,
         sink=SINKS[scale.transmits],

@@ -45,6 +45,8 @@ IPAE = {
 }
 """What ``bpf/crossing.bpf.c`` measures."""
 SIDES = {"inward": True, "outward": False}
+OUTER = {"ipip": "IPv4 outer", "ipv6": "IPv6 outer", leases.SCATTERED: "IPv4 outer, hosts at random places"}
+"""What rows are called."""
 HOOK = {"tc": "TC", "xdp": "XDP"}
 METHOD = (
     "BPF_PROG_TEST_RUN of the real programs over UDP in IPv4 of {inner} octets, {times:,} packets a run, medians of"
@@ -53,9 +55,11 @@ METHOD = (
     " first instruction, less the same of a program that returns at once; at TC inward also less what Linux needs to"
     " refuse an encapsulation mark, which it does only because the buffer is used again. A packet for which something"
     " interrupted the processor (more than {longest} ns) does not count. Into IPv6 at TC every packet has to have a"
-    " buffer of its own: its row is of single calls, with cold caches. All packets were seen to be forwarded by the"
+    " buffer of its own, since without that mark Linux makes no IPv6 of IPv4: its row is of single calls, with cold"
+    " caches, and says what such a packet costs at most. All packets were seen to be forwarded by the"
     " plane's counters, and to have the right addresses, ports and TTL; of {sample} of each kind every octet. Theirs is"
-    " a program that makes or takes away an outer header that is always the same. contacted: 2^20 peers fit into the"
+    " a program that makes or takes away an outer header that is always the same. Consecutive hosts have consecutive"
+    " leases, as the pool gives them, but for the rows that say otherwise. contacted: 2^20 peers fit into the"
     " table; inward, of those that are still in it. IPAE at TC, which has a program of its own, by bpf/crossing.bpf.c."
 )
 
@@ -76,11 +80,17 @@ class Scale:
 FULL = Scale(
     rounds=5,
     times=500_000,
-    leases={"ipip": (1, 1000, 30_000, 1_000_000), "ipv6": (1, 1000, 20_000)},
+    leases={"ipip": (1, 1000, 30_000, 1_000_000), "ipv6": (1, 1000, 1_000_000), leases.SCATTERED: (1000, 1_000_000)},
     entries=(1, 1000, 1_000_000),
     sample=32,
 )
-QUICK = Scale(rounds=1, times=20_000, leases={"ipip": (1, 1000, 4000), "ipv6": (1000,)}, entries=(1, 1000), sample=4)
+QUICK = Scale(
+    rounds=1,
+    times=20_000,
+    leases={"ipip": (1, 1000, 4000), "ipv6": (1000,), leases.SCATTERED: (1000,)},
+    entries=(1, 1000),
+    sample=4,
+)
 
 
 @contextmanager
@@ -150,7 +160,7 @@ class Bench:
                 f"{self._hook}: of {times} packets {through} were forwarded, {cost.wrong} came out wrong,"
                 f" {cost.interrupted} were interrupted: {packets}; counted: {counted}"
             )
-        without = Packets(**{name: getattr(packets, name) for name in Packets.__slots__} | {"changed": False})
+        without = replace(packets, changed=False)
         base = self._steps.run(without, times, yardstick="returns").mean
         if self._hook == "tc" and packets.inward and not packets.fresh:
             # Asked of a buffer that has the mark from the run before.
@@ -161,42 +171,44 @@ class Bench:
         """One run of each direction."""
         self._steps.measure(program_of(plane, self._hook))
         key = (self._hook, tunnel, admit, count)
-        outer6 = tunnel == "ipv6"
-        self._series.add(self._once_more(plane, Packets(inward=False, leases=count, outer6=outer6)), "outward", *key)
-        chosen = self._contacts(count, outer6=outer6) if admit is Admit.CONTACTED else 0
-        fresh = outer6 and self._hook == "tc"
-        packets = Packets(inward=True, leases=count, outer6=outer6, chosen=chosen, fresh=fresh)
-        self._series.add(self._once_more(plane, packets), "inward", *key)
+        outward = _packets(count, tunnel, inward=False)
+        self._series.add(self._once_more(plane, outward), "outward", *key)
+        if admit is Admit.CONTACTED:
+            self._contacts(count, tunnel)
+        fresh = outward.outer6 and self._hook == "tc"
+        inward = replace(outward, inward=True, chosen=admit is Admit.CONTACTED, fresh=fresh)
+        self._series.add(self._once_more(plane, inward), "inward", *key)
 
-    def _contacts(self, count: int, *, outer6: bool) -> int:
-        """Let every host write to its peer once; returns how many of them may be answered."""
-        every = Packets(inward=False, leases=count, outer6=outer6, in_order=True)
+    def _contacts(self, count: int, tunnel: str) -> None:
+        """Let every host write to its peer once, and choose those who may be answered."""
+        every = replace(_packets(count, tunnel, inward=False), in_order=True)
         self._steps.run(every, count)
-        fresh = outer6 and self._hook == "tc"
-        back = Packets(inward=True, leases=count, outer6=outer6, in_order=True, record=True, fresh=fresh)
-        self._steps.run(back, count + 1)
-        with self._steps.order.mapped() as memory:
-            words = np.frombuffer(memory, np.uint32)
-            chosen = np.flatnonzero(words[:count]).astype(np.uint32)
-            words[: len(chosen)] = chosen
-            found = len(chosen)
-            del words
+        fresh = every.outer6 and self._hook == "tc"
+        self._steps.run(replace(every, inward=True, record=True, fresh=fresh), count + 1)
+        with self._steps.among.mapped() as memory:
+            chosen = np.unpackbits(np.frombuffer(memory[:], np.uint8), count=count, bitorder="little")
+            octets = np.packbits(chosen, bitorder="little").tobytes()
+            memory[:] = octets.ljust(len(memory), b"\0")
+        found = int(chosen.sum())
         self._series.add(found / count, "answered", self._hook, count)
         if found < 0.8 * count:
             raise SystemExit(f"only {found} of {count} peers may answer")
-        return found
 
     def check_octets(self, plane: KernelPlane, count: int, tunnel: str) -> None:
         """See of some packets that every octet is right."""
         self._steps.measure(program_of(plane, self._hook))
-        outer6 = tunnel == "ipv6"
         for lease in random.Random(count).sample(range(count), min(count, self._scale.sample)):
             for inward in (False, True):
-                came = self._steps.once(Packets(inward=inward, leases=count, outer6=outer6, in_order=True), lease)
+                packets = replace(_packets(count, tunnel, inward=inward), in_order=True)
+                came = self._steps.once(packets, lease)
                 if came.packet != expected(lease, inward=inward, tunnel=tunnel):
                     raise SystemExit(
                         f"{self._hook}, {tunnel}: the packet of lease {lease} came out as {came.packet.hex()}"
                     )
+
+
+def _packets(count: int, tunnel: str, *, inward: bool) -> Packets:
+    return Packets(inward=inward, leases=count, outer6=tunnel == "ipv6", apart=leases.apart(tunnel))
 
 
 def _header(protocol: int, octets: int, ttl: int, src: bytes, dst: bytes) -> bytes:
@@ -295,10 +307,10 @@ def _row(
 ) -> list[Figure]:
     side, hook, tunnel, admit = of
     made = []
-    name = f"{HOOK[hook]} {side}, {'IPv6' if tunnel == 'ipv6' else 'IPv4'} outer, {admit.name.lower()}"
+    name = f"{HOOK[hook]} {side}, {OUTER[tunnel]}, {admit.name.lower()}"
     costs = {count: cost for count in counts if (cost := series.median(*of, count)) is not None}
     for count, cost in costs.items():
-        goal = GOALS[admit] if tunnel == "ipip" and count == max(counts) else None
+        goal = GOALS[admit] if tunnel != leases.SCATTERED and count == max(counts) else None
         made.append(
             Figure(
                 name=f"{name}, {count:,} leases",
@@ -312,7 +324,7 @@ def _row(
         )
     most = max(costs)
     if most > 1000 in costs:
-        ratio = costs[most] / costs[1000]
+        ratio, judged = costs[most] / costs[1000], tunnel != leases.SCATTERED
         made.append(
             Figure(
                 name=f"{name}, {most:,} leases beside 1,000",
@@ -320,8 +332,8 @@ def _row(
                 ours=round(costs[most], 1),
                 theirs=round(costs[1000], 1),
                 ratio=round(ratio, 2),
-                goal=FLAT,
-                met=ratio <= FLAT,
+                goal=FLAT if judged else None,
+                met=ratio <= FLAT if judged else None,
             )
         )
     return made

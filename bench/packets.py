@@ -15,26 +15,37 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from pyroute2 import NetNS
 
+import apart
+import generator
 import libbpf
+import outputs
+import priority
 from isthmus.border.selector import Admit
 from isthmus.lab import figure
 from isthmus.lab.lab import Lab, standing
-from isthmus.lab.node import Node, wait_until
+from isthmus.lab.node import Daemon, Node, wait_until
 from isthmus.lab.topology import LabError
 from networks import FAR_MANY, FORWARD, NAT, masquerading, network
 from report import progress
+from sample import Reading, Sample, Window, sampled
 
 HERE = Path(__file__).parent
 GATEWAY_CPU = 1
+CORES = (generator.CPU, GATEWAY_CPU)
 KINDS = {"64 flows": 64, "100,000 flows": 100_000, "a new flow in every packet": 0}
 """How many flows there are; 0: each packet is one."""
 AT_TRANSMIT, AT_XDP_TRANSMIT, AT_RECEIVE = range(3)
 """Where the sinks of ``bpf/generator.bpf.c`` count."""
 _EGRESS = 0xFFFFFFF3
+_WINDOWS = 4
+"""Of a run."""
+_FILLING = 0.02
+"""Seconds until rings are full again after both cores were looked at, and the TAP device."""
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 _SERVER_MAC = "02:00:00:00:00:02"
 _CLSACT = 0xFFFFFFF1
@@ -66,18 +77,6 @@ class Way:
     "Whose plane it is."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """What one run has shown."""
-
-    cost: float
-    "Nanoseconds of the gateway's core for one packet forwarded."
-    rate: float
-    "Packets forwarded a second."
-    busy: float
-    "How much of the time that core was at work."
-
-
 PLAIN, MASQUERADE = Way(name=FORWARD), Way(name=NAT, masquerade=True)
 
 
@@ -105,12 +104,12 @@ def prepare(lab: Lab) -> int:
         raise LabError(f"the gateway's interface got no NAPI thread{why}")
     (thread,) = set(napi_threads()) - before
     os.sched_setaffinity(thread, {GATEWAY_CPU})
-    os.setpriority(os.PRIO_PROCESS, thread, -15)
+    os.setpriority(os.PRIO_PROCESS, thread, priority.FIRST)
     return thread
 
 
 @contextlib.contextmanager
-def unplugged(lab: Lab) -> Iterator[None]:
+def unplugged(lab: Lab) -> Iterator[int]:
     """Put a TAP device that nobody reads in the place of wan0: once full, it refuses what XDP redirects to it.
 
     A veth device whose peer receives nothing is none that XDP redirects to. The device is held open, since without
@@ -127,13 +126,13 @@ def unplugged(lab: Lab) -> Iterator[None]:
             ["ip", "route", "add", FAR_MANY, "via", figure.SERVER, "dev", "wan0", "onlink"],
         ):
             gateway.run(*words)
-        yield
+        yield device
     finally:
         os.close(device)
 
 
 def _open_tap() -> int:
-    device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"wan0", _IFF_TAP | _IFF_NO_PI))
     except OSError:
@@ -197,6 +196,9 @@ def kernel_plane(lab: Lab, way: Way, leases: int) -> Iterator[None]:
     options = [str(leases), str(way.tunnel), way.admit.name, *(["xdp"] if way.xdp else [])]
     words = ["env", f"PYTHONPATH={way.tree / 'src'}", sys.executable, str(HERE / "plane.py"), *options]
     daemon = gateway.start("plane", *words, ready="ready", seconds=120)
+    # It works a few milliseconds in a second, and says what the programs may trust.
+    os.sched_setaffinity(daemon.pid, {generator.CPU})
+    priority.go_first(daemon.pid)
     try:
         yield
     finally:
@@ -248,7 +250,7 @@ class Sinks:
 
 
 @contextlib.contextmanager
-def generating(lab: Lab, flows: int, way: Way, leases: int, *, object_path: Path, seconds: float) -> Iterator[None]:
+def generating(lab: Lab, flows: int, way: Way, leases: int, *, object_path: Path, seconds: float) -> Iterator[Daemon]:
     """Send packets of so many flows (see ``KINDS``) until the body is through, and at most for so many seconds."""
     plan = {
         "object": str(object_path),
@@ -264,7 +266,7 @@ def generating(lab: Lab, flows: int, way: Way, leases: int, *, object_path: Path
     path.write_text(json.dumps(plan), encoding="utf-8")
     sender = lab["host"].start("generator", sys.executable, str(HERE / "generator.py"), str(path), ready="ready")
     try:
-        yield
+        yield sender
         if sender.process.poll() not in (None, 0):
             raise LabError(f"the generator failed\n{sender.tail()}")
     finally:
@@ -282,39 +284,82 @@ class Bed:
     "The gateway's, by process id."
     leases: int
     timing: Timing
-    transmits: bool
-    "Whether packets go over the wire to the server, and are dropped there."
+    tap: int | None
+    "In the place of wan0; None: packets go over the wire to the server, and are dropped there."
+    patience: apart.Patience
+
+    probe: Path
+    "``load/apart.c``, compiled."
+
+    def apart(self) -> int:
+        """How far the two cores are from each other, in nanoseconds there and back."""
+        return apart.far(self.probe, CORES)
+
+    def near(self) -> int:
+        """Wait until they are near each other, while there is patience; returns how far they are."""
+        return self.patience.wait(self.probe, CORES)
 
 
 def run(bed: Bed, kind: str, way: Way) -> Sample:
-    """Send packets of a kind over a way that is open."""
-    sinks, lab, timing = Sinks(bed.object_path), bed.lab, bed.timing
-    sunk = sinks.at_receive(lab["server"], "eth0") if bed.transmits else sinks.at_transmit(lab["gateway"])
-    where = AT_RECEIVE if bed.transmits else AT_XDP_TRANSMIT if way.xdp else AT_TRANSMIT
-    with sunk, _sending(bed, kind, way):
-        time.sleep(timing.warm)
-        started, packets, spent = time.monotonic(), packets_sunk(sinks.counts, where), run_time(bed.thread)
-        time.sleep(timing.measured)
-        packets, spent = packets_sunk(sinks.counts, where) - packets, run_time(bed.thread) - spent
-        passed = time.monotonic() - started
-    if packets < 1000:
+    """Send packets of a kind over a way that is open, and look at those that come out."""
+    sinks, lab = Sinks(bed.object_path), bed.lab
+    sunk = sinks.at_transmit(lab["gateway"]) if bed.tap else sinks.at_receive(lab["server"], "eth0")
+    where = AT_RECEIVE if bed.tap is None else AT_XDP_TRANSMIT if way.xdp else AT_TRANSMIT
+    if bed.tap is not None:
+        outputs.drain(bed.tap)
+    with _sending(bed, kind, way) as sender:
+        with sunk:
+            windows = _watch(bed, sender, sinks, where)
+        time.sleep(_FILLING)
+    if (packets := sum(each.grown.sunk for each in windows)) < 1000:
         raise LabError(f"{way.name}, {kind}: only {packets} packets came out of the gateway")
-    return Sample(cost=spent / packets, rate=packets / passed, busy=spent / 1e9 / passed)
+    if bed.tap is not None:
+        expected = outputs.Expected(flows=KINDS[kind], leases=bed.leases, masquerade=way.masquerade, tunnel=way.tunnel)
+        expected.check(outputs.drain(bed.tap), f"{way.name}, {kind}")
+    return sampled(windows)
+
+
+def _watch(bed: Bed, sender: Daemon, sinks: Sinks, where: int) -> list[Window]:
+    """What the counters grow by in each part of the time that is measured.
+
+    Between the parts both cores are looked at: it is when they begin to work that they are moved.
+    """
+    setups, seconds = libbpf.map_of(sender.pid, generator.SETUP.size), bed.timing.measured / _WINDOWS
+
+    def reading() -> Reading:
+        sunk = packets_sunk(sinks.counts, where)
+        return Reading(time.monotonic_ns(), made(setups), sunk, *schedule(bed.thread), naps(bed.thread))
+
+    try:
+        with priority.at_once():
+            time.sleep(bed.timing.warm)
+            distances, grown = [bed.apart()], []
+            for _ in range(_WINDOWS):
+                time.sleep(_FILLING)
+                before = reading()
+                time.sleep(seconds)
+                grown.append(reading() - before)
+                distances.append(bed.apart())
+    finally:
+        os.close(setups)
+    return [Window(grown=each, apart=max(ends)) for each, ends in zip(grown, pairwise(distances), strict=True)]
 
 
 def offered(bed: Bed, kind: str, way: Way) -> float:
     """Packets a second that the generator brings to an interface that drops them at once."""
-    sinks, timing = Sinks(bed.object_path), bed.timing
-    with sinks.at_receive(bed.lab["gateway"], "lan0"), _sending(bed, kind, way):
-        time.sleep(timing.warm)
-        started, packets = time.monotonic(), packets_sunk(sinks.counts, AT_RECEIVE)
-        time.sleep(timing.measured)
-        return (packets_sunk(sinks.counts, AT_RECEIVE) - packets) / (time.monotonic() - started)
+    sinks = Sinks(bed.object_path)
+    with sinks.at_receive(bed.lab["gateway"], "lan0"), _sending(bed, kind, way) as sender:
+        return sampled(_watch(bed, sender, sinks, AT_RECEIVE)).rate
 
 
-def _sending(bed: Bed, kind: str, way: Way) -> contextlib.AbstractContextManager[None]:
-    seconds = bed.timing.warm + bed.timing.measured + 0.2
+def _sending(bed: Bed, kind: str, way: Way) -> contextlib.AbstractContextManager[Daemon]:
+    seconds = bed.timing.warm + bed.timing.measured + 10
     return generating(bed.lab, KINDS[kind], way, bed.leases, object_path=bed.object_path, seconds=seconds)
+
+
+def made(setups: int) -> int:
+    """Packets that a generator has made, of its map."""
+    return int(generator.SETUP.unpack(libbpf.lookup(setups, 0, generator.SETUP.size))[0])
 
 
 def packets_sunk(map_fd: int, where: int = AT_TRANSMIT) -> int:
@@ -325,7 +370,19 @@ def packets_sunk(map_fd: int, where: int = AT_TRANSMIT) -> int:
 
 def run_time(thread: int) -> int:
     """Nanoseconds that a thread has run."""
-    return int(Path(f"/proc/{thread}/schedstat").read_text(encoding="utf-8").split()[0])
+    return schedule(thread)[0]
+
+
+def schedule(thread: int) -> tuple[int, int]:
+    """Nanoseconds that a thread has run, and that it was ready to but others ran."""
+    run, held_up, _ = Path(f"/proc/{thread}/schedstat").read_text(encoding="utf-8").split()
+    return int(run), int(held_up)
+
+
+def naps(thread: int) -> int:
+    """How often a thread has waited for something to do."""
+    status = Path(f"/proc/{thread}/status").read_text(encoding="utf-8")
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
 
 @contextlib.contextmanager
@@ -354,8 +411,9 @@ def measure(
     timing: Timing,
     seed: int = 1,
     transmits: bool = False,
+    patience: float = 0,
 ) -> tuple[dict[tuple[str, str], list[Sample]], list[float]]:
-    """Measure the ways in turn, in one network per round and number of flows, in another order each time.
+    """Measure the ways in turn, in a new network and another order in each round.
 
     Args:
         ways: For each of ``KINDS``.
@@ -365,6 +423,7 @@ def measure(
         timing: Of each run.
         seed: Of the order.
         transmits: Whether packets go over the wire to the server, and are dropped there; else before it.
+        patience: For how many seconds, in all, it waits until the two cores are near each other.
 
     Returns:
         The samples by kind and name of the way, and what the generator has offered in each round.
@@ -372,25 +431,48 @@ def measure(
     seen: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     most = []
     order = random.Random(seed)
+    every = list(dict.fromkeys(way for these in ways.values() for way in these))
+    waiting = apart.Patience(patience)
     with large_conntrack():
         for at in range(rounds):
-            for kind, these in ways.items():
-                with standing(network(name)) as lab:
-                    bed = Bed(
-                        lab=lab,
-                        object_path=compile_generator(lab.record.directory),
-                        thread=prepare(lab),
-                        leases=leases,
-                        timing=timing,
-                        transmits=transmits,
-                    )
-                    with contextlib.nullcontext() if transmits else unplugged(lab):
-                        most.append(offered(bed, kind, next(way for way in these if way.tunnel)))
-                        for way in order.sample(these, len(these)):
-                            with way_open(lab, way, leases):
-                                seen[kind, way.name].append(run(bed, kind, way))
-                latest = ", ".join(f"{way.name} {seen[kind, way.name][-1].cost:.0f}" for way in these)
-                progress(
-                    f"packets round {at + 1} of {rounds}: {kind}: {latest} ns; offered {most[-1] / 1e6:.1f} million/s"
+            with standing(network(name)) as lab, contextlib.ExitStack() as stack:
+                thread = prepare(lab)
+                bed = Bed(
+                    lab=lab,
+                    object_path=compile_generator(lab.record.directory),
+                    thread=thread,
+                    leases=leases,
+                    timing=timing,
+                    tap=None if transmits else stack.enter_context(unplugged(lab)),
+                    patience=waiting,
+                    probe=apart.compile_load(lab.record.directory),
                 )
+                bed.near()
+                kind = next(reversed(ways))
+                most.append(offered(bed, kind, next(way for way in every if way.tunnel)))
+                for way in order.sample(every, len(every)):
+                    _one_way(bed, [kind for kind, these in ways.items() if way in these], way, seen)
+            for kind, these in ways.items():
+                latest = ", ".join(f"{way.name} {seen[kind, way.name][-1].cost:.0f}" for way in these)
+                progress(f"packets round {at + 1} of {rounds}: {kind}: {latest} ns")
+            progress(f"packets round {at + 1} of {rounds}: offered {most[-1] / 1e6:.1f} million/s")
     return seen, most
+
+
+def _one_way(bed: Bed, kinds: Sequence[str], way: Way, seen: dict[tuple[str, str], list[Sample]]) -> None:
+    """Measure packets of all kinds, one after the other."""
+    with way_open(bed.lab, way, bed.leases):
+        for kind in kinds:
+            seen[kind, way.name].append(_near(bed, kind, way))
+
+
+def _near(bed: Bed, kind: str, way: Way) -> Sample:
+    """Run, and again if the cores were never near each other."""
+    while True:
+        bed.near()
+        began, found = time.monotonic(), run(bed, kind, way)
+        if way.masquerade:
+            bed.lab["gateway"].run("conntrack", "-F")
+        if found.apart <= apart.NEAR or bed.patience.seconds <= 0:
+            return found
+        bed.patience.seconds -= time.monotonic() - began

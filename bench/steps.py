@@ -20,7 +20,7 @@ from isthmus.plane.kernel.loader import Map, Object, Program, TestRun
 HOOKS = ("tc", "xdp")
 YARDSTICKS = ("returns", "parses", "encapsulates", "decapsulates", "refused")
 INNER = 46
-_SETUP = struct.Struct("=6Q16I14s2x16s")
+_SETUP = struct.Struct("=6Q17I14s6x16s")
 _PROGRAM = 5
 """The slot for what is measured, after the yardsticks'."""
 _SEED = 88172645463325252
@@ -43,9 +43,12 @@ class Packets:
     "Whether they shall come out changed."
     in_order: bool = False
     record: bool = False
-    chosen: int = 0
+    chosen: bool = False
+    "Whether only those are of a lease that is in ``Steps.among``."
     fresh: bool = False
     "A buffer of its own for each."
+    apart: int = 1
+    "How far the hosts of consecutive leases are from each other."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +106,9 @@ class Steps:
             each.close()
 
     @property
-    def order(self) -> Map:
-        """Leases, as far as they are chosen, or which of them came through."""
-        return self._maps["order"]
+    def among(self) -> Map:
+        """Leases that are chosen, or that came through: a bit for each."""
+        return self._maps["among"]
 
     def run(self, packets: Packets, times: int, *, yardstick: str | None = None) -> Cost:
         """Run as many packets; a yardstick instead of the program, if one is named."""
@@ -149,7 +152,7 @@ class Steps:
         numbers = (lease, 0, packets.leases, packets.chosen, packets.in_order, slot, packets.inward)
         numbers += (packets.changed, packets.outer6, leases.PER_ADDRESS, leases.PORTS)
         numbers += (leases.FIRST_ADDRESS, leases.FIRST_HOST, Address.parse(figure.GATEWAY_NEAR).number)
-        numbers += (packets.record, packets.fresh)
+        numbers += (packets.record, packets.fresh, packets.apart)
         self._maps["setups"].put(bytes(4), _SETUP.pack(0, _SEED, 0, 0, 0, 0, *numbers, ethernet, near))
         header = 0 if packets.inward else 40 if packets.outer6 else 20
         frame = ethernet + (b"\x60" if header == 40 else b"\x45").ljust(header + INNER, b"\0")

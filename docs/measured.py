@@ -29,7 +29,8 @@ BENCHES = {
 MISSED = "**missed**"
 _WIDTH = 120
 _OF_PACKETS = re.compile(
-    r"(?P<way>(?:TC|XDP) (?:in|out)ward), IPv(?P<outer>[46]) outer, (?P<admit>\w+),"
+    r"(?P<way>(?:TC|XDP) (?:in|out)ward), IPv(?P<outer>[46]) outer(?P<scattered>, hosts at random places)?,"
+    r" (?P<admit>\w+),"
     r" (?P<leases>[\d,]+) leases(?P<beside> beside [\d,]+)?"
 )
 _OF_NAT = re.compile(r"(?P<way>(?:TC|XDP), \w+|forwarding), (?P<kind>.*?)(?P<wall>, on the wall)?")
@@ -147,26 +148,26 @@ def _goal(each: Figure) -> str:
 # --- packet -------------------------------------------------------------------------------
 
 
-def packets(outer: str) -> str:
-    """Nanoseconds of the program, by leases; outer header of IPv4 or IPv6 ("4" or "6")."""
+def packets(outer: str, *, scattered: bool = False) -> str:
+    """Nanoseconds of the program, by leases; outer header of IPv4 or IPv6 ("4" or "6"), hosts in the leases' order."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
     counts: dict[str, int] = {}
     goals_of: dict[str, set[str]] = {}
     for each in told("packet")["figures"]:
         found = _OF_PACKETS.fullmatch(each["name"])
-        if found is None or found["outer"] != outer:
+        if found is None or (found["outer"], found["scattered"] is not None) != (outer, scattered):
             continue
         row = cells.setdefault((found["way"], found["admit"]), {})
         if found["beside"]:
             row["beside"] = ratio(each["ratio"]) + _if_missed(each)
-            goals_of.setdefault("beside", set()).add(value(each["goal"]))
+            goals_of.setdefault("beside", set()).update(() if each["goal"] is None else [value(each["goal"])])
         else:
             counts[found["leases"]] = int(found["leases"].replace(",", ""))
             row[found["leases"]] = f"{each['ours']:.0f}{_if_missed(each)}"
             row["minimal"] = value(each["theirs"])
     columns = sorted(counts, key=counts.__getitem__)
     plural = [f"{count} lease{'s' if count != '1' else ''}" for count in columns]
-    most = f"{columns[-1]} beside 1,000" + "".join(f" (goal {goal})" for goal in goals_of.get("beside", ()))
+    most = " ".join([*columns[-1:], "beside 1,000"]) + "".join(f" (goal {goal})" for goal in goals_of.get("beside", ()))
     head = ["ns", "admit", *plural, *([most] if goals_of else ()), "no lookup at all"]
     keys = [*columns, *(["beside"] if goals_of else ()), "minimal"]
     return rows(head, ((*name, *(row.get(key, "") for key in keys)) for name, row in cells.items()))

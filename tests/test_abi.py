@@ -9,26 +9,29 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.address import Address, Family
 from isthmus.border import mapping
 from isthmus.border.crossing import TunnelKind
 from isthmus.border.realm import End, Foreign, Unmapped
 from isthmus.border.selector import Kind
 from isthmus.border.verdict import Reason, Violation
 from isthmus.errors import AbiMismatch
-from isthmus.plane.kernel import briefs, direct, maps, number, pinned
+from isthmus.plane.kernel import blocks, briefs, direct, maps, number, pinned
 from isthmus.plane.kernel import contact as kernel_contact
 from isthmus.plane.kernel import mapping as kernel_mapping
 from isthmus.plane.kernel import own as kernel_own
 from isthmus.plane.kernel import ring as kernel_ring
 from isthmus.plane.kernel import uniform as kernel_uniform
+from isthmus.plane.kernel import uniform_ipv6 as kernel_uniform_ipv6
 from isthmus.plane.kernel.btf import Types
 from isthmus.plane.kernel.maps import STRUCTS, Codec
+from isthmus.plane.kernel.owners import LOW_32
 from isthmus.plane.link import packet
 from isthmus.plane.reference import contact, path, ring
 
 ROOT = Path(__file__).parent.parent
 OBJECT = ROOT / "src/isthmus/plane/kernel/objects/border_tc.bpf.o"
-ABI = [ROOT / "bpf/include/isthmus" / name for name in ("abi.h", "abi_sip.h")]
+ABI = [ROOT / "bpf/include/isthmus" / name for name in ("abi.h", "abi_slices.h", "abi_sip.h")]
 
 
 def abi() -> str:
@@ -147,7 +150,16 @@ def test_groups_are_words_of_the_same_form(types: Types) -> None:
     assert f"#define GROUP_ELEMENTS {kernel_uniform.ELEMENTS}\n" in text
     assert f"#define GROUP_MORE {kernel_uniform.MORE:#x}\n" in text
     assert types.record("group_words").octets == 2 * kernel_uniform.WORDS
-    assert types.record("gateway").pack(interface=7, address=0x01020304)[4:] == bytes([1, 2, 3, 4])
+    address = Address.parse("fe80::1")
+    written = kernel_uniform.GATEWAY.pack(7, Family.IPV6, address.octets)
+    assert types.record("gateway").pack(interface=7, family=6, address=address.octets) == written
+    first, length = address.number, kernel_uniform_ipv6.WIDE_BITS
+    key = types.record("group6_key").pack(length=length, address=address.octets)
+    assert kernel_uniform_ipv6.key_of((first, length)) == key
+    assert f"#define WIDE_BITS {length}\n" in text
+    changes = types.record("followed").pack(until=1, until6=2, changes6=3)
+    assert memoryview(changes).cast("I").tolist() == [1, 2, 3, 0]
+    assert kernel_uniform_ipv6.ENTRIES == 1 << 16
 
 
 def test_who_punted_is_read_as_it_is_written() -> None:
@@ -166,6 +178,11 @@ def test_the_sizes_that_keys_are_made_by_are_the_programs() -> None:
     assert f"#define TEMPLATES {number.TEMPLATES}" in text
     assert f"#define BRIEF_WORDS {briefs.WORDS}" in text
     assert briefs.WORDS == pinned.BRIEF_SLICES + 1
+    assert f"#define BLOCK_SHIFT {blocks.SHIFT}\n" in text
+    assert pinned.BLOCK_SLICES == 1 << blocks.SHIFT
+    below = (1 << blocks.UNTIL_AT) - (1 << blocks.STEP_AT)
+    assert f"#define BLOCK_UNTIL_MASK {LOW_32 ^ below >> 32:#x}U\n" in text
+    assert f"#define BLOCK_STEP_MASK {(1 << blocks.GENERATION_AT - blocks.STEP_AT) - 1}\n" in text
     assert f"#define MEANT_BITS (1 << {maps.MEANT_BITS.bit_length() - 1})" in text
 
 

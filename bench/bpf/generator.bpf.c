@@ -25,7 +25,7 @@ enum tunnel {
 
 struct setup {
 	__u64 count;		// frames made so far
-	__u32 flows;		// so many in turn; 0: every frame is a flow of its own
+	__u32 flows;		// so many, by chance; 0: every frame is a flow of its own
 	__u32 leases;		// that they belong to
 	__u32 per_address;
 	__u32 ports;		// of a lease
@@ -103,8 +103,8 @@ int generate(struct xdp_md *ctx)
 	if (!setup || (void *)ip > end)
 		return XDP_ABORTED;
 	__u64 n = setup->count++;
-	__u32 flow = setup->flows ? n % setup->flows : n;
 	// In an order that caches do not foresee.
+	__u32 flow = setup->flows ? (__u64)mix(n) * setup->flows >> 32 : n;
 	__u32 lease = (__u64)mix(flow) * setup->leases >> 32;
 	__u32 host = __builtin_bswap32(setup->first_host + lease);
 

@@ -34,7 +34,7 @@ struct setup {
 	__u32 at; // in order: the next lease
 	__u32 lease; // of the packet that is on its way
 	__u32 leases;
-	__u32 chosen; // so many of the leases in "order" are used; 0: all
+	__u32 chosen; // only leases that are in "among" are used
 	__u32 in_order; // one lease after the other
 	__u32 target; // slot of the program
 	__u32 inward; // whether the packets go into tunnels
@@ -45,10 +45,11 @@ struct setup {
 	__u32 first_address; // leased, in the machine's order, as all of these
 	__u32 first_host;
 	__u32 ours; // our end of the tunnels
-	__u32 record; // note in "order" which leases' packets came through
+	__u32 record; // note in "among" which leases' packets came through
 	__u32 fresh; // every second step only looks at what came out, so that each packet has a buffer of its own
+	__u32 apart; // odd: how far the hosts of consecutive leases are from each other, modulo LEASES
 	struct ethhdr ethernet;
-	__u8 padding[2];
+	__u8 padding[6];
 	struct in6_addr near; // our end of the tunnels over IPv6; the hosts' have their own last 32 bits
 };
 
@@ -67,26 +68,14 @@ struct {
 	__type(value, __u64);
 } bins SEC(".maps");
 
-struct pair {
-	__u32 leases[2];
-};
-
+// Some of the leases, a bit for each: the least memory, since it competes for the caches with what is measured.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, LEASES / 2);
+	__uint(max_entries, LEASES / 64);
 	__type(key, __u32);
-	__type(value, struct pair);
-} order SEC(".maps");
-
-// The least memory, since it competes for the caches with what is measured.
-static __always_inline __u32 *in_order(__u32 at)
-{
-	__u32 element = at / 2;
-	struct pair *pair = bpf_map_lookup_elem(&order, &element);
-
-	return pair ? &pair->leases[at & 1] : 0;
-}
+	__type(value, __u64);
+} among SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
@@ -183,6 +172,11 @@ static __always_inline __u16 port(const struct setup *setup)
 	return 1024 + setup->lease % (setup->per_address ?: 1) * setup->ports + (setup->lease & 7);
 }
 
+static __always_inline __u32 host(const struct setup *setup)
+{
+	return setup->first_host + (setup->lease * setup->apart & (LEASES - 1));
+}
+
 #define OCTETS 46 // of the inner packet
 
 static __always_inline void inner_headers(struct headers *inner, const struct setup *setup)
@@ -213,7 +207,7 @@ static __noinline int write_outward(packet_t *packet, struct setup *setup)
 
 	if (!setup)
 		return 1;
-	ip_header(&all.outer, IPPROTO_IPIP, sizeof(all.outer) + OCTETS, setup->first_host + setup->lease, setup->ours);
+	ip_header(&all.outer, IPPROTO_IPIP, sizeof(all.outer) + OCTETS, host(setup), setup->ours);
 	inner_headers(&all.inner, setup);
 	return store(packet, 0, &setup->ethernet, ETH_HLEN) || store(packet, ETH_HLEN, &all, sizeof(all));
 }
@@ -230,7 +224,7 @@ static __noinline int write_outward6(packet_t *packet, struct setup *setup)
 	all.outer.nexthdr = IPPROTO_IPIP;
 	all.outer.hop_limit = 64;
 	all.outer.saddr = all.outer.daddr = setup->near;
-	all.outer.saddr.in6_u.u6_addr32[3] = bpf_htonl(setup->first_host + setup->lease);
+	all.outer.saddr.in6_u.u6_addr32[3] = bpf_htonl(host(setup));
 	inner_headers(&all.inner, setup);
 	return store(packet, 0, &setup->ethernet, ETH_HLEN) || store(packet, ETH_HLEN, &all, sizeof(all));
 }
@@ -252,7 +246,7 @@ static __noinline int came_inward(packet_t *packet, struct setup *setup)
 	if (!setup || load(packet, ETH_HLEN, &all, sizeof(all)))
 		return 0;
 	setup->seed += all.outer.daddr;
-	return all.outer.protocol == IPPROTO_IPIP && all.outer.daddr == bpf_htonl(setup->first_host + setup->lease) &&
+	return all.outer.protocol == IPPROTO_IPIP && all.outer.daddr == bpf_htonl(host(setup)) &&
 	       all.outer.saddr == bpf_htonl(setup->ours) && is_inner(&all.inner, setup);
 }
 
@@ -264,8 +258,7 @@ static __noinline int came_inward6(packet_t *packet, struct setup *setup)
 		return 0;
 	setup->seed += all.outer.daddr.in6_u.u6_addr32[3];
 	return all.outer.nexthdr == IPPROTO_IPIP &&
-	       all.outer.daddr.in6_u.u6_addr32[3] == bpf_htonl(setup->first_host + setup->lease) &&
-	       is_inner(&all.inner, setup);
+	       all.outer.daddr.in6_u.u6_addr32[3] == bpf_htonl(host(setup)) && is_inner(&all.inner, setup);
 }
 
 static __noinline int came_outward(packet_t *packet, struct setup *setup)
@@ -296,10 +289,11 @@ static __always_inline int finish(packet_t *packet, struct setup *setup)
 	if (setup->changed)
 		setup->wrong += !came;
 	if (setup->record) {
-		__u32 *word = in_order(setup->lease);
+		__u32 at = setup->lease / 64;
+		__u64 *word = bpf_map_lookup_elem(&among, &at);
 
 		if (word)
-			*word = came;
+			*word = (*word & ~(1ULL << (setup->lease & 63))) | (__u64)came << (setup->lease & 63);
 	}
 	return 0;
 }
@@ -323,8 +317,8 @@ static __always_inline void tally(struct setup *setup, __u64 now)
 
 static __always_inline void choose(struct setup *setup)
 {
-	__u64 seed = setup->seed;
-	__u32 *chosen;
+	__u64 seed = setup->seed, *word;
+	__u32 at;
 
 	if (setup->in_order) {
 		setup->lease = setup->at++ % (setup->leases ?: 1);
@@ -334,12 +328,17 @@ static __always_inline void choose(struct setup *setup)
 	seed ^= seed >> 7;
 	seed ^= seed << 17;
 	setup->seed = seed;
-	if (!setup->chosen) {
-		setup->lease = (seed >> 32) * setup->leases >> 32;
+	setup->lease = (seed >> 32) * setup->leases >> 32;
+	if (!setup->chosen)
 		return;
+	at = setup->lease / 64;
+	word = bpf_map_lookup_elem(&among, &at);
+	// The next one of the same word; most are among them.
+	for (__u32 i = 0; word && i < 64; i++) {
+		if (*word >> (setup->lease & 63) & 1)
+			return;
+		setup->lease = (setup->lease & ~63U) | ((setup->lease + 1) & 63);
 	}
-	chosen = in_order((seed >> 32) * setup->chosen >> 32);
-	setup->lease = chosen ? *chosen : 0;
 }
 
 SEC(SECTION)

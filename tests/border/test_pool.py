@@ -17,6 +17,7 @@ from isthmus.border.selector import Kind
 A, B = Address.parse("192.0.2.7"), Address.parse("192.0.2.8")
 WHOLE = Prefix.parse("198.51.100.0/30")
 ALICE, BOB = (Owner(1, Address.parse(f"10.0.0.{n}")) for n in (4, 5))
+CAROL = Owner(1, Address.parse("2001:db8::6"))
 
 
 THOUSAND = Ranges.of((1000, 1999))
@@ -50,8 +51,9 @@ def outcome(call, *arguments, **keywords) -> tuple[Resource | None, Shortage | N
 class Leasing(RuleBasedStateMachine):
     """A pool beside a dictionary of who has what, and since when it rests."""
 
-    @initialize(seed=st.integers(0, 99), slice_size=st.sampled_from([1, 8, 16]))
-    def begin(self, seed, slice_size):
+    @initialize(seed=st.integers(0, 99), slice_size=st.sampled_from([1, 8, 16]), computed=st.booleans())
+    def begin(self, seed, slice_size, computed):
+        self.computed = computed
         self.ours = {(address, port) for address in (A, B) for port in range(1003, 1061)}
         self.spis = {A: Ranges.of((0x1001, 0x1010)), B: Ranges.of((0x1000, 0x1003), (0x2000, 0x2005))}
         self.quota = Quota(bindings=8, ports=40, addresses=2, spis=12)
@@ -62,9 +64,8 @@ class Leasing(RuleBasedStateMachine):
         self.now = 0.0
 
     def _pool(self, seed, slice_size):
-        return pool(
-            Ranges.of((1003, 1060)), seed=seed, slice_size=slice_size, quota=self.quota, spis=self.spis, ike=[A]
-        )
+        options = {"slice_size": slice_size, "computed": self.computed, "quota": self.quota, "spis": self.spis}
+        return pool(Ranges.of((1003, 1060)), seed=seed, ike=[A], **options)
 
     def _take(self, owner, resource):
         assert resource.realm == 2
@@ -83,7 +84,7 @@ class Leasing(RuleBasedStateMachine):
     def _has_room(self, where, wanted):
         return all((where, port) in self.ours and self._free((where, port)) for port in wanted)
 
-    @rule(owner=st.sampled_from([ALICE, BOB]), count=st.integers(1, 20), address=st.sampled_from([None, A, B]))
+    @rule(owner=st.sampled_from([ALICE, BOB, CAROL]), count=st.integers(1, 20), address=st.sampled_from([None, A, B]))
     def any_ports(self, owner, count, address):
         size = 1 << (count - 1).bit_length()
         resource, refusal = outcome(self.pool.take_ports, owner, address=address, ports=count, now=self.now)
@@ -105,7 +106,7 @@ class Leasing(RuleBasedStateMachine):
         self._take(owner, resource)
 
     @rule(
-        owner=st.sampled_from([ALICE, BOB]),
+        owner=st.sampled_from([ALICE, BOB, CAROL]),
         first=st.integers(1000, 1062),
         count=st.integers(1, 3),
         address=st.sampled_from([None, A]),
@@ -122,7 +123,7 @@ class Leasing(RuleBasedStateMachine):
         assert resource.ports == wanted
         self._take(owner, resource)
 
-    @rule(owner=st.sampled_from([ALICE, BOB]), n=st.sampled_from([None, 0, 1]))
+    @rule(owner=st.sampled_from([ALICE, BOB, CAROL]), n=st.sampled_from([None, 0, 1]))
     def an_address(self, owner, n):
         address = None if n is None else Address(WHOLE.family, WHOLE.address.number + n)
         resource, refusal = outcome(self.pool.take_address, owner, address=address, now=self.now)
@@ -135,7 +136,7 @@ class Leasing(RuleBasedStateMachine):
             assert refusal is Shortage.QUOTA or (refusal is Shortage.NO_ADDRESS and not free)
 
     @rule(
-        owner=st.sampled_from([ALICE, BOB]),
+        owner=st.sampled_from([ALICE, BOB, CAROL]),
         spis=st.sampled_from([1, 2, 3, 8, Ranges.of(0x1001), Ranges.of((0x1002, 0x1004)), Ranges.of(0x1001, 0x2001)]),
         ports=st.sampled_from([None, 1, 5, Ranges.of((1010, 1012))]),
         address=st.sampled_from([None, A, B]),
@@ -189,7 +190,7 @@ class Leasing(RuleBasedStateMachine):
 
     @invariant()
     def nobody_has_more_than_the_quota(self):
-        for owner in (ALICE, BOB):
+        for owner in (ALICE, BOB, CAROL):
             mine = [resource for each, resource in getattr(self, "leases", []) if each == owner]
             assert len(mine) <= 8
             assert sum(len(each.ports or ()) for each in mine) <= 40

@@ -9,7 +9,8 @@ from isthmus.border.binding import Owner
 from isthmus.border.pool import Pool, PoolError, Quota
 from isthmus.border.ranges import Ranges
 
-OWNERS = [Owner(1, Address.parse(f"10.0.0.{number}")) for number in range(1, 5)]
+OWNERS = [Owner(1, Address.parse(f"10.0.0.{number}")) for number in range(1, 4)]
+OWNERS.append(Owner(1, Address.parse("2001:db8::4")))
 SHARED = [
     (Address.parse(f"149.112.240.{number}"), Ranges.parse(ports)) for number, ports in ((1, "8-31"), (2, "16-39"))
 ]
@@ -40,9 +41,17 @@ def play(pool, steps, note):
     return came
 
 
-@given(steps, st.sampled_from([Quota(), Quota(ports=8), Quota(bindings=0), Quota(bindings=2)]), st.integers(0, 3))
-def test_what_is_found_is_what_the_long_way_finds(steps, quota, seed):
-    short, long = (Pool(2, shared=SHARED, slice_size=8, quota=quota, rest_seconds=30.0, seed=seed) for _ in range(2))
+@given(
+    steps,
+    st.sampled_from([Quota(), Quota(ports=8), Quota(bindings=0), Quota(bindings=2)]),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_what_is_found_is_what_the_long_way_finds(steps, quota, seed, computed):
+    short, long = (
+        Pool(2, shared=SHARED, slice_size=8, quota=quota, rest_seconds=30.0, computed=computed, seed=seed)
+        for _ in range(2)
+    )
     known = {}
     short.ask(lambda owner: known.get(owner, ()))
     assert play(short, steps, known) == play(long, steps, {})

@@ -2,7 +2,7 @@
 """What a pool is given as columns is what it would be given as objects."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.address import Address, Family
@@ -50,6 +50,7 @@ def free(one, now):
     return found, one.free_ports()
 
 
+@settings(deadline=None)
 @given(RUNS, st.lists(st.tuples(RUNS.map(tuple), st.integers(0, 100)), max_size=3))
 def test_a_restart_by_columns_is_a_restart_by_objects(held, given_back):
     held = [run for at, run in enumerate(held) if not any(overlap(run, other) for other in held[:at])]
@@ -66,6 +67,7 @@ def test_a_restart_by_columns_is_a_restart_by_objects(held, given_back):
         assert free(one, now) == free(two, now)
 
 
+@settings(deadline=None)
 @given(RUNS)
 def test_what_is_given_back_by_columns_rests(runs):
     runs = [run for at, run in enumerate(runs) if not any(overlap(run, other) for other in runs[:at])]

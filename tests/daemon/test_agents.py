@@ -105,9 +105,9 @@ def test_a_revoked_lease_ends_at_once_and_what_the_configuration_wants_is_asked_
     assert wait_until(lambda: len(leases(lab)) == 1, 10)
     first = leases(lab)[0]
     call(lab["gateway"].socket_path, {"do": "revoke", "host": first["host"], "bind_id": first["bind_id"]})
-    assert wait_until(lambda: first not in leases(lab), 5)
+    assert wait_until(lambda: first not in leases(lab), 15)
     assert wait_until(lambda: len(leases(lab)) == 1, 10)
-    assert wait_until(lambda: [row["ports"] for row in held(lab)["leases"]] == [leases(lab)[0]["ports"]], 5)
+    assert wait_until(lambda: [row["ports"] for row in held(lab)["leases"]] == [leases(lab)[0]["ports"]], 15)
     past = lab["gateway"].run(
         *HERE, "who-had", f"{figure.SHARED}:{first['ports'].split('-')[0]}", "--json",
         "--socket", str(lab["gateway"].socket_path),
@@ -126,7 +126,7 @@ def test_a_lease_that_cannot_be_made_real_is_given_back_and_asked_for_again(lab)
     lab["host-a"].run("ip", "link", "add", "rsip0p", "type", "bridge")
     up(lab)
     assert wait_until(lambda: "PLANE_FAILED" in lab["host-a"].daemons["isthmus"].tail(), 10)
-    assert wait_until(lambda: leases(lab) == [], 5)
+    assert wait_until(lambda: leases(lab) == [], 15)
     lab["host-a"].run("ip", "link", "delete", "rsip0p")
     assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)
 
@@ -180,6 +180,54 @@ def test_from_another_network_namespace_run_is_refused(lab):
     refused = lab["gateway"].run(*HERE, "run", "--socket", socket, "--", "true", check=False)
     assert refused.returncode == 2
     assert "another network namespace" in refused.stderr
+
+
+ASKING = """
+import socket, sys
+end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+end.settimeout(5)
+for line in sys.stdin:
+    end.sendto(b"x", (sys.argv[1], 5353))
+    print(len(end.recv(10)), flush=True)
+"""
+ECHO = """
+import socket
+end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+end.bind(("0.0.0.0", 5353))
+print("ready", flush=True)
+while True:
+    data, peer = end.recvfrom(2048)
+    end.sendto(data, peer)
+"""
+
+
+def test_the_host_hears_that_a_programs_device_has_moved_into_its_namespace(lab):
+    """Then packets for the program no longer go by the transmit side of the end that the host has."""
+    up(lab, lease=False)
+    lab["server"].start("echo", sys.executable, "-c", ECHO, ready="ready")
+    words = (*HERE, "run", "--socket", str(lab["host-a"].socket_path), "--", sys.executable, "-c", ASKING)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+
+    def transmitted_for_an_answer():
+        before = transmitted(lab["host-a"])
+        program.stdin.write("\n")
+        program.stdin.flush()
+        assert program.stdout.readline() == "1\n"
+        return transmitted(lab["host-a"]) - before
+
+    with subprocess.Popen(lab["host-a"].command(*words, figure.SERVER), **pipes) as program:
+        try:
+            assert wait_until(lambda: transmitted_for_an_answer() == 0, 15)
+        finally:
+            program.stdin.close()
+            program.wait(timeout=10)
+
+
+def transmitted(node):
+    """Packets sent into devices of programs."""
+    shown = json.loads(node.run("ip", "-j", "-s", "link").stdout)
+    ends = [each for each in shown if each["ifname"].startswith("ist") and each.get("link_netnsid") is not None]
+    return sum(each["stats64"]["tx"]["packets"] for each in ends)
 
 
 def test_a_program_that_there_is_not_is_said_and_the_lease_given_back(lab):
@@ -249,7 +297,7 @@ def test_the_machines_programs_draw_from_its_lease_and_get_back_what_they_had(la
     up(lab)
     assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)
     first, last = held(lab)["leases"][0]["ports"].split("-")
-    assert wait_until(lambda: lab["host-a"].run(*sysctls).stdout.split() == [first, last], 5)
+    assert wait_until(lambda: lab["host-a"].run(*sysctls).stdout.split() == [first, last], 15)
     lab["host-a"].daemons["isthmus"].kill()
     host(lab)
     assert wait_until(lambda: len(held(lab)["leases"]) == 1, 10)
@@ -270,4 +318,4 @@ def test_packets_to_a_gateway_that_forgot_everything_bring_the_lease_back(lab):
         return len(leases(lab)) == 1
 
     assert wait_until(knock, 15, every=0.5), "301 at RSIP's own port makes the host ask, and register again"
-    assert wait_until(lambda: held(lab)["client_id"] not in (0, first), 5)
+    assert wait_until(lambda: held(lab)["client_id"] not in (0, first), 15)

@@ -35,6 +35,20 @@ def test_what_was_taken_after_the_batch_had_begun_is_not_answered_with_it():
     assert arrivals.take(8) == [(b"one", A)]
 
 
+def test_a_batch_that_began_before_the_one_before_was_answered_is_answered_after_it():
+    arrivals = Arrivals()
+    arrivals.add([(b"one", A), (b"one", B)], now=0.0)
+    for _ in range(2):
+        arrivals.take(1)
+        arrivals.begin()
+    arrivals.answered()
+    arrivals.add([(b"one", A), (b"one", B)], now=0.1)
+    assert arrivals.take(8) == [(b"one", A)]
+    arrivals.answered()
+    arrivals.add([(b"one", B)], now=0.2)
+    assert arrivals.take(8) == [(b"one", B)]
+
+
 def test_only_the_last_of_a_source_has_copies():
     arrivals = Arrivals()
     arrivals.add([(b"one", A), (b"two", A), (b"one", A)], now=0.0)
@@ -62,7 +76,7 @@ def test_no_more_wait_than_may():
     assert len(arrivals) == 1
 
 
-@given(st.lists(st.one_of(st.tuples(st.sampled_from([b"1", b"2"]), st.sampled_from([A, B])), st.integers(0, 3))))
+@given(st.lists(st.one_of(st.tuples(st.sampled_from([b"one", b"two"]), st.sampled_from([A, B])), st.integers(0, 3))))
 def test_every_datagram_is_served_or_is_a_copy_of_the_last_unanswered_one(steps):
     arrivals, served, expected = Arrivals(), [], []
     unanswered = {}
@@ -71,19 +85,21 @@ def test_every_datagram_is_served_or_is_a_copy_of_the_last_unanswered_one(steps)
         match step:
             case 0:
                 arrivals.begin()
-                under_way, taken = under_way + taken, []
-            case 1:
+                under_way.append(taken)
+                taken = []
+            case 1 if under_way:
                 arrivals.answered()
-                for at, (_, peer) in under_way:
+                for at, (_, peer) in under_way.pop(0):
                     if unanswered.get(peer, (None, None))[0] == at:
                         del unanswered[peer]
-                under_way = []
+            case 1:
+                pass
             case 2 | 3:
                 some = arrivals.take(step - 1)
                 taken += list(enumerate(expected))[len(served) : len(served) + len(some)]
                 served += some
             case (data, peer):
-                arrivals.add([step], now=0.0)
+                arrivals.add([(bytes(bytearray(data)), peer)], now=0.0)  # as each comes in octets of its own
                 if unanswered.get(peer, (None, None))[1] != data:
                     unanswered[peer] = len(expected), data
                     expected.append(step)

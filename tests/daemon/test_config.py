@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from isthmus.address import Address, Family, Prefix
+from isthmus.border.binding import Owner
 from isthmus.border.ranges import Ranges
 from isthmus.border.selector import Kind
 from isthmus.daemon import config as configuration
@@ -137,6 +138,21 @@ def test_a_pool_for_ipsec_offers_spis_and_port_500():
     assert Kind.COOKIE in claims
     assert Method.RSIPSEC in policy(config).methods
     assert Method.RSIPSEC not in policy(configuration.parse(GATEWAY, "gateway.toml")).methods
+
+
+def test_any_ports_are_computed_with_a_key_unless_they_are_to_be_random():
+    def given(key, **choice):
+        data = copy.deepcopy(GATEWAY)
+        data["gateway"] |= choice
+        one = pool(configuration.parse(data, "gateway.toml"), key)
+        return one.take_ports(Owner(1, Address.parse("10.0.0.4")), ports=64, now=0.0).ports.pairs[0][0]
+
+    keys = [bytes([number] * 32) for number in range(5)]
+    computed = [given(key) for key in keys]
+    assert computed == [given(key, choice="computed") for key in keys]
+    assert len(set(computed)) > 1
+    assert given(None) == 10048 + 64 * (Address.parse("10.0.0.4").number % 155)
+    assert len({given(keys[0], choice="random") for _ in range(20)}) > 1
 
 
 def test_a_near_realm_without_ipv4_needs_none():

@@ -6,11 +6,13 @@ from __future__ import annotations
 import contextlib
 import socket
 
+import numpy as np
 import pytest
 
 from isthmus.address import Address
 from isthmus.border.effect import Peer
-from isthmus.daemon.datagrams import AT_ONCE, Datagrams
+from isthmus.daemon.datagrams import AT_ONCE, SENT_AT_ONCE, Datagrams
+from isthmus.rsip.ended import Farewells
 
 LOOPBACKS = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
 
@@ -35,7 +37,7 @@ def all_of(datagrams):
 @pytest.mark.parametrize(("family", "address"), LOOPBACKS)
 def test_more_than_one_call_takes_come_in_order_with_their_peer(family, address):
     with opened(family, address) as (one, here), opened(family, address) as (other, there):
-        sent = [bytes([at & 0xFF]) * (at % 700) for at in range(AT_ONCE + 40)]
+        sent = [bytes([at & 0xFF]) * (at % 700) for at in range(max(AT_ONCE, SENT_AT_ONCE) + 40)]
         one.send([(data, there) for data in sent])
         assert all_of(other) == [(data, here) for data in sent]
         other.send([(b"answer", here)])
@@ -68,3 +70,19 @@ def test_an_error_about_an_earlier_datagram_is_told_and_what_is_behind_it_stays(
             other.receive()
         with pytest.raises(BlockingIOError):
             other.receive()
+
+
+def test_farewells_come_behind_what_was_sent_before_them():
+    with opened(*LOOPBACKS[0]) as (one, here), opened(*LOOPBACKS[0]) as (other, there):
+        count = SENT_AT_ONCE + 7
+        said = Farewells(
+            near=7,
+            address=np.full(count, there.address.number, np.uint32),
+            port=np.full(count, there.port, np.uint16),
+            octets=np.arange(4 * count, dtype=np.uint8).reshape(count, 4),
+        )
+        one.send([(b"before", there)])
+        one.say(said)
+        one.send([(b"after", there)])
+        assert all_of(other) == [(b"before", here), *((data, here) for data, _ in said.each()), (b"after", here)]
+        assert {peer for _, peer in said.each()} == {there}

@@ -101,6 +101,41 @@ def test_what_arrives_during_a_write_becomes_one_transaction():
 
 
 @pytest.mark.rfc("3103", "10.4")
+def test_a_batch_is_answered_while_the_next_is_written_and_whatever_becomes_of_that():
+    bench, first, gate, heard = Bench(), threading.Event(), threading.Event(), threading.Event()
+    others = [Peer(1, Address.parse(f"10.0.1.{each}"), 40001) for each in (1, 2)]
+    ask = emit(RegisterRequest(message_counter=MessageCounter(1)))
+
+    def before_commit():
+        if not first.is_set():
+            first.set()
+            gate.wait(10)
+        else:
+            # The next batch is with the store now: the answer to the one before must not wait for it.
+            assert heard.wait(10)
+            raise StoreUnavailable("the disk is full")
+
+    bench.before_commit = before_commit
+
+    async def talk():
+        bench.driver.datagram(ask, others[0])
+        await asyncio.to_thread(first.wait, 10)
+        bench.driver.datagram(ask, others[1])
+        gate.set()
+        await bench.until(1)
+        assert isinstance(bench.answers[0], RegisterResponse)
+        bench.before_commit = lambda: None
+        heard.set()
+        await bench.until(2)
+        assert bench.answers[1].error.value == ErrorCode.INTERNAL_SERVER_ERROR
+        bench.driver.datagram(assign(bench.answers[0].client_id.value, 2), others[0])
+        await bench.until(3)
+        assert isinstance(bench.answers[2], AssignResponseRsapIp)
+
+    conversation(bench, talk)
+
+
+@pytest.mark.rfc("3103", "10.4")
 def test_a_store_that_fails_grants_nothing_and_says_104(tmp_path):
     bench = Bench(tmp_path / "leases.db")
 
@@ -139,7 +174,7 @@ def test_a_store_that_cannot_be_read_either_lets_nobody_hear_yes(tmp_path, monke
         client = await register(bench)
         with monkeypatch.context() as disk:
             disk.setattr(bench, "before_commit", broken)
-            disk.setattr(bench.store, "registered_count", broken)
+            disk.setattr(bench.store, "has_more", broken)
             bench.driver.datagram(assign(client, 2), HOST)
             await bench.until(2)
             assert bench.answers[1].error.value == ErrorCode.INTERNAL_SERVER_ERROR

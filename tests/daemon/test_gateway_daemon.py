@@ -8,14 +8,20 @@ import secrets
 import socket
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
+from isthmus.address import Address
+from isthmus.border.binding import Owner
+from isthmus.daemon import config as configuration
+from isthmus.daemon.gateway import pool
 from isthmus.lab import figure
 from isthmus.lab.lab import standing
 from isthmus.lab.node import wait_until
 from isthmus.lab.scenario import Setting
 from isthmus.lab.topology import OPEN_FORWARDING, Cable, End, Network, NodePlan
+from isthmus.store import open_store
 from isthmus.wire.rsip.message import AssignRequestRsapIp, ErrorResponse, RegisterRequest, RegisterResponse, emit, parse
 from isthmus.wire.rsip.parameter import ClientId, MessageCounter, Ports, RsipAddress
 
@@ -35,8 +41,8 @@ def lab():
         yield made
 
 
-def host(lab):
-    lab["host-a"].up(figure.host_configuration(lab, Setting(plane="auto"), "host-a", ports=16))
+def host(lab, ports=16):
+    lab["host-a"].up(figure.host_configuration(lab, Setting(plane="auto"), "host-a", ports=ports))
     assert wait_until(lambda: len(leases(lab)) == 1, 10)
     return leases(lab)[0]
 
@@ -73,6 +79,16 @@ def test_a_second_gateway_on_the_same_store_is_refused(lab):
     assert refused.returncode == 2
     assert "another gateway keeps its leases here" in refused.stderr
     assert leases(lab) == [], "the first goes on"
+
+
+def test_a_host_has_the_place_that_the_key_of_the_store_gives_it(lab):
+    row = host(lab, ports=64)
+    folder = lab["gateway"].directory
+    with contextlib.closing(open_store(folder / "leases.db")) as store:
+        key = store.place_key()
+    config = configuration.parse(tomllib.loads(figure.gateway_configuration(lab, Setting(plane="auto"))), "gateway")
+    computed = pool(config, key).take_ports(Owner(1, Address.parse(row["host"])), ports=64, now=0.0)
+    assert str(computed.ports) == row["ports"]
 
 
 @pytest.mark.rfc("3103", "9.5")

@@ -15,7 +15,7 @@ from isthmus.border.crossing import TunnelKind
 from isthmus.border.effect import Bind, Ending, Peer, Register
 from isthmus.border.plain import as_effects
 from isthmus.border.verdict import Reason, Violation
-from isthmus.daemon import recall
+from isthmus.daemon import lapses, recall
 from isthmus.errors import StoreUnavailable
 from isthmus.wire.rsip.codes import ErrorCode
 from isthmus.wire.rsip.message import (
@@ -208,6 +208,7 @@ def test_a_restart_takes_columns_where_there_is_much(tmp_path):
 
 def test_very_many_that_run_out_at_once_are_ended_without_being_recalled(path, monkeypatch):
     monkeypatch.setattr(recall, "RECALLED_AT_ONCE", 4)
+    monkeypatch.setattr(lapses, "WORTH_WHILE", 2)
     recalled = []
 
     async def then(bench, clients):
@@ -247,6 +248,7 @@ def test_very_many_that_run_out_at_once_are_ended_without_being_recalled(path, m
 
 def test_very_many_that_will_run_out_at_once_are_not_recalled_ahead_of_it(path, monkeypatch):
     monkeypatch.setattr(recall, "RECALLED_AT_ONCE", 4)
+    monkeypatch.setattr(lapses, "WORTH_WHILE", 2)
     recalled = []
     bench = Bench(path, keep=KEEP)
     clock, folding = bench.driver._clock, bench.driver.gateway.folding
@@ -276,6 +278,7 @@ def test_very_many_that_will_run_out_at_once_are_not_recalled_ahead_of_it(path, 
 
 def test_who_is_heard_while_a_lease_of_its_own_is_being_ended_does_not_end_it_twice(path, monkeypatch):
     monkeypatch.setattr(recall, "RECALLED_AT_ONCE", 4)
+    monkeypatch.setattr(lapses, "WORTH_WHILE", 2)
 
     def registered_longer():
         gateway = make_gateway()
@@ -349,7 +352,8 @@ def test_what_rests_for_hours_rests_over_a_restart(path, keep, monkeypatch):
 
 def test_those_who_cannot_lapse_do_not_stay_before_the_others(path, monkeypatch):
     monkeypatch.setattr(recall, "RECALLED_AT_ONCE", 4)
-    monkeypatch.setattr(recall, "LAPSED_AT_ONCE", 6)
+    monkeypatch.setattr(lapses, "WORTH_WHILE", 2)
+    monkeypatch.setattr(lapses, "LAPSED_AT_ONCE", 6)
     bench = Bench(path, keep=1)
     clock = bench.driver._clock
     time = clock.now()

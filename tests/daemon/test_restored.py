@@ -40,10 +40,10 @@ def test_what_was_read_ahead_is_what_would_be_read(tmp_path, keep, kind):
 def test_a_store_that_cannot_be_read_ahead_is_unavailable(tmp_path, monkeypatch):
     store = open_store(str(tmp_path / "leases.db"))
 
-    def unreadable():
+    def unreadable(*_, **__):
         raise StoreUnavailable("leases.db: cannot read")
 
-    monkeypatch.setattr(store, "registered_count", unreadable)
+    monkeypatch.setattr(store, "has_more", unreadable)
     bench = Bench(ahead=ReadAhead(store, since=0.0, keep=1))
     with pytest.raises(StoreUnavailable):
         bench.driver.restore()

@@ -41,6 +41,7 @@ EXPECTED = {
         "TC inward, IPv4 outer, anyone, 1,000 leases",
         "XDP outward, IPv4 outer, contacted, 1 leases",
         "XDP inward, IPv6 outer, contacted, 1,000 leases",
+        "XDP inward, IPv4 outer, hosts at random places, contacted, 1,000 leases",
         "TC IPv4 translated to SIP and into a datagram, mapping of 1,000",
     },
     "nat": {

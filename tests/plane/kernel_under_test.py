@@ -92,6 +92,9 @@ class FakeLinks:
     def indexes(self) -> set[int]:
         return set(self.free)
 
+    def peer(self, index: int) -> int:
+        return 0
+
     def named(self) -> dict[str, int]:
         return dict(self._named)
 

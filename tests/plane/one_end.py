@@ -100,7 +100,8 @@ def serve(end: End, pin: Path, way: Way, *, seconds: float, what: str) -> dict[s
         return {}
     if what != "look":
         plane.reconcile(given[:1] if what == "without" else given)
-        refused = [plane.attach(PRIVATE, "hn0" if end is End.HOST else "gn0", xdp=what == "xdp")]
+        port = "pt1" if what == "port" else None
+        refused = [plane.attach(PRIVATE, "hn0" if end is End.HOST else "gn0", punt=port, xdp=what == "xdp")]
         if end is End.GATEWAY:
             refused.append(plane.attach(PUBLIC, "gp0", punt="pt0", xdp=what == "xdp"))
         assert not any(refused), refused

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import FOREVER, Binding, BindingKey, Owner, Registration
 from isthmus.border.crossing import Tunnel, TunnelKind
 from isthmus.border.effect import Bind, Register
@@ -24,7 +24,7 @@ from plane.xdp_under_test import XdpUnderTest
 
 EAST, PUBLIC, WEST = 1, 2, 3
 SHARED = Address.parse("198.51.100.7")
-END = Address.parse("192.0.2.1")
+ENDS = {Family.IPV4: Address.parse("192.0.2.1"), Family.IPV6: Address.parse("2001:db8::1")}
 PEER = "203.0.113.9"
 BORDER = Border(
     realms=(
@@ -32,7 +32,9 @@ BORDER = Border(
         Realm(number=PUBLIC, name="public"),
         Realm(number=WEST, name="west"),
     ),
-    tunnel_ends=tuple(TunnelEnd(realm=realm, address=END, leads_to=PUBLIC) for realm in (EAST, WEST)),
+    tunnel_ends=tuple(
+        TunnelEnd(realm=realm, address=end, leads_to=PUBLIC) for realm in (EAST, WEST) for end in ENDS.values()
+    ),
     claims=(Selector(realm=PUBLIC, local=Prefix.of(SHARED), kind=Kind.PORT, values=Ranges.of((1024, 65535))),),
 )
 HOSTS = [
@@ -42,8 +44,14 @@ HOSTS = [
     (Owner(WEST, Address.parse("10.0.0.4")), TunnelKind.IPIP),
     (Owner(EAST, Address.parse("12.0.0.4")), TunnelKind.GRE),
     (Owner(WEST, Address.parse("10.0.0.0")), TunnelKind.IPIP),
+    (Owner(EAST, Address.parse("2001:db8::a00:4")), TunnelKind.IPIP),
+    (Owner(EAST, Address.parse("2001:db8::b00:4")), TunnelKind.IPIP),
+    (Owner(EAST, Address.parse("2001:db8::b01:4")), TunnelKind.GRE),
+    (Owner(WEST, Address.parse("2001:db8::a00:4")), TunnelKind.IPIP),
+    (Owner(WEST, Address.parse("2001:db8:0:1::a00:4")), TunnelKind.IPIP),
+    (Owner(WEST, Address.parse("2001:db8::c00:0")), TunnelKind.IPIP),
 ]
-"""The same last 24 bits, the same first octet, the same address in two realms, another type, nothing in the last bits."""
+"""The same last 24 bits, the same bits before, the same address in two realms, another type, nothing in the last bits."""
 kernels = KernelUnderTest(), XdpUnderTest()
 pytestmark = pytest.mark.root
 
@@ -63,14 +71,16 @@ def effects() -> list[Register | Bind]:
             values=Ranges.of((port(nth), port(nth) + 63)),
             remote=Remote(admit=Admit.CONTACTED),
         )
-        tunnel = Tunnel(realm=owner.realm, local=END, remote=owner.address, kind=kind, mtu=1400)
+        end = ENDS[owner.address.family]
+        tunnel = Tunnel(realm=owner.realm, local=end, remote=owner.address, kind=kind, mtu=1400)
         binding = Binding(key=BindingKey(owner, 1), selectors=(selector,), crossing=tunnel)
         given.append(Bind(binding=binding, lease=unnamed(NOW + 900)))
     return given
 
 
 def outward(owner: Owner, kind: TunnelKind, source: int, peer: str = PEER) -> bytes:
-    outer: dict[str, object] = {"ipv4": f"{owner.address} -> {END}"}
+    family = owner.address.family
+    outer: dict[str, object] = {family.name.lower(): f"{owner.address} -> {ENDS[family]}"}
     if kind is TunnelKind.GRE:
         outer["tunnel"] = "gre"
     return build({"ipv4": f"{SHARED} -> {peer}", "tcp": f"{source} -> 80", "outer": outer})
@@ -103,9 +113,14 @@ def test_each_sends_from_its_own_slice_only(kernel: KernelUnderTest) -> None:
             other = TunnelKind.IPIP if kind is TunnelKind.GRE else TunnelKind.GRE
             wrong = kernel.one(plane, BORDER, owner.realm, outward(owner, other, port(who)))[1]
             assert wrong is Reason.WRONG_TUNNEL_TYPE
-        for realm, stranger in ((WEST, "11.0.0.4"), (EAST, "13.0.0.4"), (WEST, "10.0.1.4"), (EAST, "10.0.0.0")):
-            packet = outward(Owner(realm, Address.parse(stranger)), TunnelKind.IPIP, port(0))
-            assert kernel.one(plane, BORDER, realm, packet)[1] is Reason.UNREGISTERED
+        for realm, strangers in (
+            (WEST, ("11.0.0.4", "10.0.1.4", "2001:db8::b00:4", "2001:db8::a00:0")),
+            (EAST, ("13.0.0.4", "10.0.0.0", "2001:db8::c00:4", "2001:db8::a00:5", "2001:db9::a00:4", "2001:db8::")),
+        ):
+            for stranger in strangers:
+                for nth in range(len(HOSTS)):
+                    packet = outward(Owner(realm, Address.parse(stranger)), TunnelKind.IPIP, port(nth))
+                    assert kernel.one(plane, BORDER, realm, packet)[1] is Reason.UNREGISTERED, (stranger, nth)
 
     in_plane(kernel, work)
 
@@ -120,7 +135,8 @@ def test_each_hears_whom_it_has_written_to_and_nobody_else_hears_that(kernel: Ke
             found, reason, into, octets = kernel.one(plane, BORDER, PUBLIC, inward)
             assert (found, reason, into) == ("forward", Reason.FORWARDED_INWARD, owner.realm)
             assert octets is not None
-            assert octets[16:20] == owner.address.octets
-            assert octets[9] == (47 if kind is TunnelKind.GRE else 4)
+            over_ipv6 = owner.address.family is Family.IPV6
+            assert (octets[24:40] if over_ipv6 else octets[16:20]) == owner.address.octets
+            assert octets[6 if over_ipv6 else 9] == (47 if kind is TunnelKind.GRE else 4)
 
     in_plane(kernel, work)

@@ -13,7 +13,7 @@ from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import FOREVER, Binding, BindingKey, Owner, Registration
 from isthmus.border.crossing import Tunnel, TunnelKind, Way
 from isthmus.border.effect import Bind, Deregister, Ending, Lapse, Register, Unbind
-from isthmus.border.plain import Hosts, PlainGroup, PlainLeases, as_effects, endings, unnamed
+from isthmus.border.plain import Hosts, PlainGroup, PlainLeases, as_effects, endings, unnamed, whole_address
 from isthmus.border.ranges import Ranges
 from isthmus.border.realm import Border, Realm, TunnelEnd
 from isthmus.border.selector import Admit, Kind, Selector
@@ -30,6 +30,7 @@ from plane.fixture import NOW
 from plane.kernel_under_test import OBJECT, KernelUnderTest
 
 PRIVATE, PUBLIC = 1, 2
+UPPER = Address.parse("2001:db8::1:0:0").number >> 32
 GATEWAY, FIRST = 0x0A000001, 0xC6336400
 kernel = KernelUnderTest()
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not OBJECT.exists(), reason="needs the objects: make -C bpf")]
@@ -51,19 +52,24 @@ def border() -> Border:
     addresses = (Prefix.of(Address(Family.IPV4, FIRST + at)) for at in range(3))
     return Border(
         realms=(Realm(number=PRIVATE, name="private"), Realm(number=PUBLIC, name="public")),
-        tunnel_ends=(TunnelEnd(realm=PRIVATE, address=Address(Family.IPV4, GATEWAY), leads_to=PUBLIC),),
+        tunnel_ends=tuple(
+            TunnelEnd(realm=PRIVATE, address=each, leads_to=PUBLIC)
+            for each in (Address(Family.IPV4, GATEWAY), whole_address(UPPER, GATEWAY))
+        ),
         claims=tuple(
             Selector(realm=PUBLIC, local=each, kind=Kind.PORT, values=Ranges.of((1000, 65535))) for each in addresses
         ),
     )
 
 
-def group(*, admit: Admit = Admit.ANYONE, kind: TunnelKind = TunnelKind.IPIP, mtu: int = 1480) -> PlainGroup:
-    end = Address(Family.IPV4, GATEWAY)
-    return PlainGroup(realm=PUBLIC, near=PRIVATE, end=end, kind=kind, mtu=mtu, admit=admit)
+def group(
+    *, admit: Admit = Admit.ANYONE, kind: TunnelKind = TunnelKind.IPIP, mtu: int = 1480, upper: int = 0
+) -> PlainGroup:
+    end = whole_address(upper, GATEWAY)
+    return PlainGroup(realm=PUBLIC, near=PRIVATE, end=end, kind=kind, mtu=mtu, admit=admit, upper=upper)
 
 
-def columns(seed: int) -> tuple[list[PlainLeases], list[Hosts]]:
+def columns(seed: int, upper: int = 0) -> tuple[list[PlainLeases], list[Hosts]]:
     """Leases of one slice and of several, of odd ports, of a slice that is claimed in part, of who has not registered."""
     chance = random.Random(seed)
     rows: list[list[tuple[int, int, int, int, int, float]]] = [[], [], []]
@@ -78,9 +84,13 @@ def columns(seed: int) -> tuple[list[PlainLeases], list[Hosts]]:
             rows[chance.choice([0, 0, 0, 1, 2])].append(row)
             port += ports + chance.choice([0, 0, 64])
     rows = [[(*row[:4], at + 1000 * nth, row[5]) for at, row in enumerate(each)] for nth, each in enumerate(rows)]
-    groups = group(), group(admit=Admit.CONTACTED), group(kind=TunnelKind.GRE, mtu=1476)
+    groups = [
+        group(upper=upper),
+        group(admit=Admit.CONTACTED, upper=upper),
+        group(kind=TunnelKind.GRE, mtu=1476, upper=upper),
+    ]
     hosts = sorted({row[3] for each in rows for row in each if row[3] % 7} | {0x0A00F000})
-    registered = [Hosts(near=PRIVATE, address=np.array(hosts, np.uint32))]
+    registered = [Hosts(near=PRIVATE, address=np.array(hosts, np.uint32), upper=upper)]
     return [PlainLeases.of_rows(*each) for each in zip(groups, rows, strict=True)], registered
 
 
@@ -122,9 +132,9 @@ def in_plane(work: object) -> None:
     kernel.bench().do(inside)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_columns_and_effects_make_the_same_maps(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, registered = columns(seed)
+@pytest.mark.parametrize(("seed", "upper"), [(0, 0), (1, 0), (2, UPPER), (3, UPPER), (4, 0)])
+def test_columns_and_effects_make_the_same_maps(seed: int, upper: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, registered = columns(seed, upper)
     odd = [*as_effects([], [Hosts(near=PRIVATE, address=np.array([0x0A00FF01], np.uint32))]), whole()]
 
     def work(plane: KernelPlane) -> None:
@@ -248,12 +258,12 @@ def lapse(seed: int, plain: list[PlainLeases], registered: list[Hosts]) -> Lapse
     nobodys = replace(plain[0].at(np.arange(2)), bind_id=np.array([9999, 9998], np.uint32))
     hosts = registered[0].address
     gone = np.concatenate([hosts[chance.random(len(hosts)) < 0.7], np.array([0x0A00FF02], np.uint32)])
-    return Lapse(leases=(*ended, twice, nobodys), hosts=Hosts(near=PRIVATE, address=gone))
+    return Lapse(leases=(*ended, twice, nobodys), hosts=replace(registered[0], address=gone))
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_what_lapses_at_once_leaves_what_is_left_one_by_one(seed: int) -> None:
-    plain, registered = columns(seed)
+@pytest.mark.parametrize(("seed", "upper"), [(0, 0), (1, 0), (2, 0), (3, UPPER), (4, UPPER), (5, UPPER)])
+def test_what_lapses_at_once_leaves_what_is_left_one_by_one(seed: int, upper: int) -> None:
+    plain, registered = columns(seed, upper)
     ended = lapse(seed, plain, registered)
     before = list(endings(ended))[::7]
     after = [each for each in as_effects(plain, registered) if isinstance(each, Register)][:5]

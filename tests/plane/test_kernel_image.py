@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import FOREVER, Binding, BindingKey, Lease, Method, Owner
 from isthmus.border.crossing import Tunnel
 from isthmus.border.effect import Bind, Deregister, Ending, Extend, Register, Unbind
@@ -53,8 +53,8 @@ def image(border: Border, known: Image | None = None, *, addresses: int = 8, end
         shown_ends = [(int.from_bytes(key, "little"), value) for key, value in known.tables["endpoints"].items()]
         numbers = {pack.plain(value): number for number, value in shown_ends if number > TEMPLATES}
         templates = {value: number for number, value in shown_ends if number <= TEMPLATES}
-        tags = {place: pack.tag(value) for place, value in known.wanted("owners").items()}
-        owners = {place: tag for place, tag in tags.items() if tag < 1 << 32}
+        tags = ((place, pack.tag(value)) for place, value in known.wanted("owners").items())
+        owners = [(place, tag) for place, tag in tags if tag < 1 << 32]
     shift = border.slice_size.bit_length() - 1
     return Image(
         border,
@@ -62,7 +62,7 @@ def image(border: Border, known: Image | None = None, *, addresses: int = 8, end
         slots=Slots(shift, addresses, slots),
         numbers=Numbers(TEMPLATES + endpoints, numbers),
         templates=Numbers(TEMPLATES + 1, templates, first=1),
-        owners=Owners(owners),
+        owners=Owners(owners or ()),
         device=lambda name: {"dev0": 5}.get(name, NOWHERE),
         mapping=lambda realm, _mapping: realm,
     )
@@ -286,14 +286,35 @@ def test_a_number_is_used_again_last() -> None:
     assert [numbers.take(each) for each in (b"b", b"c", b"d")] == [2, 3, 1]
 
 
-def test_the_tag_of_an_ipv4_owner_is_its_place_and_others_are_numbered() -> None:
-    first, second = (Owner(1, Address.parse(text)) for text in ("fd00::1", "fd00::2"))
-    owners = Owners({b"first": 1, b"second": 7})
+def test_the_tag_of_an_owner_is_computed_and_beyond_many_networks_numbered() -> None:
+    owners = Owners()
     assert owners.hold(OWNER, b"four") == 1 << 32 | OWNER.address.number
-    assert (owners.hold(second, b"second"), owners.hold(Owner(2, second.address), b"other")) == (7, 2)
-    assert (owners.owner(7), owners.owner(owners.tag(OWNER))) == (second, OWNER)
-    owners.settle()
-    assert owners.hold(first, b"first") == 3, "not that of who may come back"
+    first, second = (Owner(1, Address.parse(text)) for text in ("fd00::1", "fd00::ff:ffff"))
+    assert (owners.hold(first, b"1"), owners.hold(second, b"2")) == (0x1000001, 0x1FFFFFF)
+    elsewhere = Owner(2, first.address)
+    assert owners.hold(elsewhere, b"3") == 0x2000001
+    for number in range(3, 256):
+        assert owners.hold(Owner(1, Address(Family.IPV6, number << 24 | 5)), bytes([number])) == number << 24 | 5
+    late = Owner(1, Address.parse("fd00::100:1"))
+    assert owners.tag(late) == 0
+    assert owners.hold(late, b"late") == 1
+    for each in (OWNER, first, second, elsewhere, late):
+        assert owners.owner(owners.tag(each)) == each
+    assert owners.tag(Owner(1, Address.parse("fd00::7"))) == 0x1000007, "whether or not it is there"
+    assert owners.tag(Owner(1, Address(Family.SIP, 3 << 24 | 5))) == 0
+
+
+def test_tags_that_maps_know_are_kept_and_numbers_of_networks_given_once() -> None:
+    first, second, third = (Owner(1, Address.parse(text)) for text in ("fd00::1", "fd00::2", "fe00::1"))
+    places = [codec().place(each.realm, each.address) for each in (first, second, third)]
+    owners = Owners([(b"first", 1), (places[1], 7), (places[2], 1 << 24 | 1)])
+    assert owners.hold(second, places[1]) == 7, "as a process that knew no networks has numbered it"
+    assert owners.hold(third, places[2]) == 0x1000001
+    assert owners.hold(first, places[0]) == 0x2000001
+    assert owners.tag(second) == 7, "though its network has a number now"
+    owners.release(0x2000001)
+    assert owners.hold(Owner(2, first.address), b"") == 0x3000001
+    assert owners.hold(first, places[0]) == 0x2000001
 
 
 def test_what_another_holds_is_refused_and_nothing_changed() -> None:

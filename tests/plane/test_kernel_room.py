@@ -19,6 +19,7 @@ from isthmus.border.selector import Kind, Selector
 from isthmus.border.verdict import Reason
 from isthmus.errors import PlaneError
 from isthmus.plane.kernel import KernelPlane, Sizes
+from isthmus.plane.kernel.blocks import Blocks
 from isthmus.plane.kernel.briefs import Briefs
 from isthmus.plane.kernel.direct import DIRECT
 from isthmus.plane.kernel.loader import Map
@@ -149,7 +150,7 @@ def sent_by(address: Address) -> bytes:
     return build({"ipv4": "149.112.240.55 -> 192.156.136.22", "tcp": "1030 -> 80", "outer": outer})
 
 
-@pytest.mark.parametrize("writes", range(12))
+@pytest.mark.parametrize("writes", range(14))
 def test_who_is_killed_between_two_writes_leaves_a_slice_to_one_host(
     writes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +186,8 @@ def test_who_is_killed_between_two_writes_leaves_a_slice_to_one_host(
         plane = kernel.open(BORDER, NOW)
         plane.reconcile([register(HOST), LEASE])
         with monkeypatch.context() as patch:
-            for kind, names in ((Map, ("put", "put_octets", "remove", "remove_all")), (Briefs, ("forget", "tell"))):
+            told = ("forget", "tell")
+            for kind, names in ((Map, ("put", "put_octets", "remove", "remove_all")), (Briefs, told), (Blocks, told)):
                 for name in names:
                     patch.setattr(kind, name, counted(getattr(kind, name)))
             with contextlib.suppress(Killed):

@@ -119,8 +119,8 @@ class Maps:
     def __init__(self) -> None:
         self.all = (
             Map.array("groups", octets=2 * WORDS, entries=uniform.ELEMENTS),
-            Map.array("gateways", octets=8, entries=uniform.GROUPS),
-            Map.array("followed", octets=8, entries=1),
+            Map.array("gateways", octets=24, entries=2 * uniform.GROUPS),
+            Map.array("followed", octets=16, entries=1),
         )
         self.groups = Groups(*self.all)
         self._memory = self.all[0].mapped()
@@ -220,7 +220,7 @@ class Gateway:
 
     async def settled(self, *, groups: bool = True) -> None:
         """Wait until what is known of the routes is what they say."""
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while (
             not self.follows.is_true if groups else self.follows._true or self.follows._stale or self.follows._reading
         ):

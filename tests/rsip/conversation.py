@@ -17,6 +17,7 @@ can stand in one table. Steps are plain calls::
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field, replace
 
 from isthmus.address import Address, Family, Prefix
@@ -64,6 +65,13 @@ def make_pool(**changes: object) -> Pool:
         "seed": 3,
     }
     return Pool(FAR, **(options | changes))
+
+
+class Unmoved(random.Random):
+    """What a pool draws from where a test compares what is granted: a request that is refused may draw twice."""
+
+    def getrandbits(self, _bits: int) -> int:
+        return 0
 
 
 def make_policy(*, local: int = 1, remote: int = 3, **changes: object) -> GatewayPolicy:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import invariant
 
 from isthmus.address import Address
-from isthmus.border.effect import Bind, Peer, Register, in_order
+from isthmus.border.effect import Bind, Peer, Register, Send, in_order
 from isthmus.border.plain import one_by_one
 from isthmus.daemon.recall import Recall
 from isthmus.store.memory import MemoryStore
@@ -159,8 +159,9 @@ def test_what_lapses_is_what_would_end_one_by_one(registration_lease):
     now = START + 61
     one.handle_timer(now=now)
     found = store.lapsing(NEAR, before=now, limit=100)
-    assert two.folding.lapse(found.hosts, found.leases, now=now)
-    expected, effects = one.next_effects(), two.next_effects()
+    lapsed = two.folding.lapse(found.hosts, found.leases, now=now)
+    said = [Send(data=data, peer=peer) for each in lapsed.farewells for data, peer in each.each()]
+    expected, effects = one.next_effects(), (lapsed.effect, *said, *two.next_effects())
     assert sorted(map(repr, one_by_one(effects))) == sorted(map(repr, expected))
     assert len(one) == len(two)
     store.commit(in_order(effects).persist, now=now)

@@ -16,7 +16,7 @@ from isthmus.rsip.policy import ClientRule
 from isthmus.wire.rsip import envelope
 from isthmus.wire.rsip.codes import LocalPolicy, ParameterType, RemotePolicy
 from isthmus.wire.rsip.message import AssignResponseRsapIp, emit, parse
-from rsip.conversation import FAR, NEAR, REMOTE, SHARED, START, make_gateway, make_policy, make_pool
+from rsip.conversation import FAR, NEAR, REMOTE, SHARED, START, Unmoved, make_gateway, make_policy, make_pool
 from rsip.requests import assign_address, assign_ports, assign_spis, deregister, free, register
 
 HOSTS = [Peer(NEAR, Address.parse(f"10.{of}.0.{at}"), 40000) for of in (1, 2, 3, 4) for at in (1, 2)]
@@ -60,6 +60,7 @@ steps = st.lists(
 
 def make(ceiling):
     pool = make_pool(spis={SHARED: Ranges.of((256, 511))}, ike=[SHARED])
+    pool._rng = Unmoved()
     until = (lambda _address, now: now + 100 if int(now) % 2 else None) if ceiling else None
     return make_gateway(make_policy(clients=RULES), pool, lease_ceiling=until)
 

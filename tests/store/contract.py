@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from isthmus.border.ranges import Ranges
 from isthmus.border.resource import Resource
 from isthmus.border.selector import Kind, Selector
 from isthmus.errors import Conflict
-from isthmus.store import Held, Tenure
+from isthmus.store import Held, Tenure, open_store
 from store.audit import audit
 from store.contract_of_recall import RecallContract
 from store.factory import EVER, Factory
@@ -53,6 +54,14 @@ class StoreContract(RecallContract):
     def test_a_new_store_is_empty(self, factory: Factory) -> None:
         snapshot = factory.open().load(rested_since=EVER)
         assert (snapshot.registrations, snapshot.bindings, snapshot.answers, snapshot.resting) == ((), (), (), ())
+
+    def test_a_place_key_is_drawn_once_for_each_store(self, factory: Factory) -> None:
+        key = factory.open().place_key()
+        assert len(key) == 32
+        factory.open().commit([register(ANNA), bind(ANNA, ports("1"))], now=100.0)
+        assert factory.reopen().place_key() == key
+        with closing(open_store("memory:")) as another:
+            assert another.place_key() != key
 
     @pytest.mark.rfc("3102", "3.1")
     def test_what_was_committed_is_there_after_a_restart(self, factory: Factory) -> None:
@@ -449,7 +458,8 @@ class StoreContract(RecallContract):
             (320.0, "149.112.240.56"),
         ]
         assert [at for at, _ in store.load(rested_since=310.5).resting] == [320.0]
-        assert [store.ended_count(since=since) for since in (300.0, 310.0, 320.5)] == [4, 3, 0]
+        for since, ended in ((300.0, 4), (310.0, 3), (320.5, 0)):
+            assert [store.has_more(than, ended_since=since) for than in (ended - 1, ended)] == [True, False]
 
     def test_what_is_held_again_does_not_rest(self, factory: Factory) -> None:
         store = factory.open()

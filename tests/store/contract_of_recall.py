@@ -53,7 +53,7 @@ class RecallContract:
         store = factory.open()
         assert store.recall([ANNA, BERT]) == store.recall([]) == Recalled(registrations=(), bindings=(), answers=())
         assert (store.soonest(), store.held_count(), store.registered_count()) == (None, 0, 0)
-        assert store.ended_count(since=0.0) == 0
+        assert not store.has_more(0, ended_since=0.0)
         assert store.due(before=FOREVER, limit=5) == store.holders(SHARED) == ()
         standing = as_rows(store.standing(rested_since=EVER))
         assert not any(standing.values())

@@ -107,6 +107,30 @@ def test_a_lapse_ends_what_its_parts_would_end(store):
     assert not len(store.lapsing(NEAR, before=60.0, limit=100).hosts.address)
 
 
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_what_runs_out_comes_by_parts_each_once_whether_or_not_the_last_one_has_ended(store, limit, ends):
+    fill(store)
+    for number in range(20, 26):
+        until = 50.0 if number % 2 else 90.0
+        store.commit([*admit(host(number), until=until), *lease(host(number), 4096 + 16 * number, until=50.0)], now=1.0)
+    gone, bound, after = [], [], None
+    while True:
+        found = store.lapsing(NEAR, before=60.0, limit=limit, after=after)
+        leaving = found.hosts.address[found.hosts.gone]
+        gone += leaving.tolist()
+        bound += [binding.key for each in found.leases for binding, _ in each.bindings()]
+        if ends:
+            store.commit([Lapse(leases=found.leases, hosts=Hosts(near=NEAR, address=leaving))], now=60.0)
+        after = found.after
+        if after is None:
+            break
+    assert sorted(gone) == [0x0A000000 + number for number in (1, 3, 21, 23, 25)]
+    expected = [BindingKey(host(1), 2), *(BindingKey(host(each), 1) for each in (1, 2, *range(20, 26)))]
+    assert sorted(bound) == sorted(expected)
+    assert ends == (not len(store.lapsing(NEAR, before=60.0, limit=100).hosts.address))
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
 def test_leases_come_by_pages(store, limit):
     fill(store)

@@ -212,7 +212,7 @@ def applied(path: Path) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM schema_file ORDER BY rowid")]
 
 
-SCHEMA = ["0001_initial.sql", "0002_whole_rsip.sql", "0003_plain_leases.sql"]
+SCHEMA = ["0001_initial.sql", "0002_whole_rsip.sql", "0003_plain_leases.sql", "0004_place_key.sql"]
 
 
 def test_a_store_of_the_first_schema_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@
  *   packet ──▶ interfaces ──▶ realm, end
  *                 │
  *    realm ──▶ run of addresses ──▶ slices[first + (port >> shift)]          one word: the
- *    (realm, address) ──▶ addresses ──▶  │ holder, deadline, flags           whole answer,
- *                 │                      │                                   half of it in briefs
+ *    (realm, address) ──▶ addresses ──▶  │ holder, deadline, flags           whole answer;
+ *                 │                      │                                   sooner in blocks, briefs
  *                 │                      ├─ DIRECT ──▶ endpoints[template]    all but the holder
  *                 │                      └─ SPLIT ──▶ by_demux               one port, or a remote
  *                 │                                                          limit
@@ -159,12 +159,14 @@ struct interface {
 	__u32 index; /* ifindex, for near_interfaces */
 	__u16 link_address[3]; /* as octets: at XDP nothing else says which frames are for us */
 	__u16 padding;
+	__u32 peer; /* of a device: ifindex of its other end, if that is in this network namespace; 0: not known to be */
 };
 #define NEAR_INTERFACES 1024
 
 enum interface_flag {
 	INTERFACE_BARE = 1,	    /* packets begin with the IP header: TUN, WireGuard */
 	INTERFACE_TUNNELS_ONLY = 2, /* IPv4 is not the realm's family: what comes in no tunnel passes */
+	INTERFACE_PEER_AWAY = 4,    /* of a device: its other end is in another network namespace */
 };
 
 /* realms: number modulo REALMS -> the way into it. */
@@ -254,45 +256,11 @@ enum address_flag {
  */
 #define MEANT_BITS (1 << 16)
 
-/*
- * slices: one word per aligned port slice, read and written whole:
- *
- *   63          32 31                    8 7        0
- *   | deadline    | endpoint number       | flags    |
- *   | deadline    | end of the address    | t, flags |       with DIRECT
- *
- * 0 is "no pool's and nobody's". A direct word needs no record of its holder: that has registered, and its tunnel is in
- * all but the last 24 bits of the holder's address the endpoint of number 1 + t, a template; t is in the upper four bits.
- */
-enum slice_flag {
-	SLICE_CLAIMED = 1,   /* the whole slice is a pool's */
-	SLICE_CONTACTED = 2, /* admits contacted peers only */
-	SLICE_SPLIT = 4,     /* ask by_demux; no endpoint here */
-	SLICE_DIRECT = 8,    /* what stands there is the end of the holder's address */
-};
-#define SLICE_TEMPLATE_SHIFT 4
-#define TEMPLATES 16
-#define SLICE_ENDPOINT_SHIFT 8
-#define SLICE_ENDPOINT_MASK 0xffffffU
-#define SLICE_DEADLINE_SHIFT 32
-
-/*
- * briefs: direct words once more, in half as many octets, because what is touched at random costs by how much there is
- * of it. One line of the cache is about fifteen slices:
- *
- *   word 0: until when all that follows is true    words 1 to 15: lower halves of the slices' words, or 0
- *
- * From the second in word 0 on, and where there is 0, "slices" says what is true.
- */
-#define BRIEF_WORDS 16
-#define BRIEF_SLICES (BRIEF_WORDS - 1)
-struct brief {
-	__u32 words[BRIEF_WORDS];
-};
+#include <isthmus/abi_slices.h>
 
 /*
  * endpoints: number -> one tunnel to one owner. The first TEMPLATES after number 0 are templates: what tunnels have in
- * common, the upper 8 bits of the owner's address included.
+ * common, all but the last 24 bits of the owner's address and of its tag included.
  */
 struct endpoint {
 	__u64 owner;  /* the owner's tag */
@@ -318,7 +286,9 @@ enum endpoint_flag {
 
 /*
  * owners: place in the near realm -> who that is. A tag is an owner's number in keys, never 0: of an IPv4 owner the realm
- * in its upper half and the address in its lower one; others are numbered, with nothing in the upper half.
+ * in its upper half and the address in its lower one; others have nothing in the upper half. What addresses of IPv6 have in
+ * common but for their last 24 bits is numbered, from 1 to 255: then the tag is that number and these bits. Owners beyond
+ * that are numbered below 2^24.
  */
 struct owner {
 	__u64 tag;
@@ -424,6 +394,17 @@ struct next_hop6 {
 	__u16 addresses[6];
 };
 
+/* wide_hops6: the same of all addresses of IPv6 that differ in their last 24 bits only, where all these are in one group. */
+#define WIDE_HOPS6 256
+#define WIDE_BITS 104
+struct wide_hop6 {
+	__u32 tick;
+	__u32 interface;
+	__be32 dst[4]; /* without these bits */
+	__u16 addresses[6];
+	__u32 padding;
+};
+
 /*
  * groups: which destinations of IPv4 go the same way, eight bits of the address at a time: the first octet is the element,
  * the second the word in it. A word with GROUP_MORE is the number of another element, in which the next octet is the word.
@@ -436,16 +417,31 @@ struct group_words {
 	__u16 word[GROUP_WORDS];
 };
 
-/* gateways: what the kernel says of all destinations of a group, if it says anything. */
+/* groups6: the same of IPv6, by longest prefix; none has more than WIDE_BITS. The value is the number of a group, or 0. */
+struct group6_key {
+	__u32 length;
+	__be32 address[4];
+};
+
+/*
+ * gateways: what the kernel says of all destinations of a group, if it says anything. Each family has as many, IPv6 those
+ * from GROUPS on.
+ */
 #define GROUPS 1024
 struct gateway {
 	__u32 interface;
-	__be32 address;
+	__u32 family; /* 4 or 6 */
+	__be32 address[4];
 };
 
-/* followed: as long as groups and gateways are what the kernel's routes say; CLOCK_BOOTTIME, seconds. */
+/*
+ * followed: as long as groups, groups6 and gateways are what the kernel's routes say; CLOCK_BOOTTIME, seconds. What is read
+ * in groups6 counts only if "changes6" is the same before and afterwards: it is not written in one.
+ */
 struct followed {
 	__u32 until;
+	__u32 until6;
+	__u32 changes6;
 	__u32 padding;
 };
 

@@ -35,17 +35,19 @@ static __always_inline enum reason admission(const struct entry *entry, const st
 
 /* Put a packet into a tunnel over IPv6, and send it on. */
 static __noinline int into_tunnel6(frame_t *frame, struct ingress *from, const struct ipv4 *packet,
-				   const struct endpoint *tunnel, enum reason why)
+				   const struct entry *entry, enum reason why)
 {
 	struct scratch *mine = this_scratch();
+	struct endpoint *tunnel;
 	const __u16 *link = 0;
 	enum reason refused;
 	struct realm *realm;
 
+	tunnel = entry ? endpoint_of(entry) : 0;
 	if (!from || !packet || !tunnel || !mine)
 		return FRAME_DROP;
 	realm = realm_of(tunnel->realm);
-	outer_header6(&mine->outer, packet, tunnel);
+	outer_header6(&mine->outer, packet, tunnel, entry->holder);
 	if (!ready6(frame, realm, packet->total + overhead(sizeof(mine->outer), tunnel->kind), &link))
 		return punt(frame, from, NO_ROUTE);
 	refused = encapsulate6(frame, from, packet, tunnel->kind, &mine->outer);
@@ -66,7 +68,7 @@ static __always_inline int into_tunnel(frame_t *frame, struct ingress *from, con
 	if (tunnel->flags & ENDPOINT_CHECKSUM)
 		return punt(frame, from, NO_ROUTE);
 	if (tunnel->flags & ENDPOINT_IPV6)
-		return into_tunnel6(frame, from, packet, tunnel, why);
+		return into_tunnel6(frame, from, packet, entry, why);
 	realm = realm_of(tunnel->realm);
 	if (realm && realm->flags & REALM_IPAE && begins_again(tunnel->realm, far_end(entry, tunnel), 0))
 		return punt(frame, from, NO_ROUTE);
@@ -370,7 +372,7 @@ static __always_inline int from_tunnel(frame_t *frame, struct ingress *from, str
 		if (!other_spi && lookup(&arrival->flow, &arrival->entry, from->now))
 			tunnel = endpoint_of(&arrival->entry);
 	}
-	owner = outer6 ? sender6(from->realm, outer6, tunnel) :
+	owner = outer6 ? sender6(from->realm, outer6, &arrival->entry, tunnel) :
 			 sender(from->realm, arrival->outer.raw.saddr, &arrival->entry, tunnel);
 	if (!owner)
 		return at_gateway ? violation(frame, from, 0, UNREGISTERED) : drop(frame, UNKNOWN_TUNNEL_PEER);
@@ -413,28 +415,40 @@ static __always_inline int decide(frame_t *frame, struct ingress *from, const st
 	return toward_binding(frame, from, &arrival->outer);
 }
 
+/* Read the outer header of a packet of IPv6 into the scratch. */
+static __noinline int parse_outer6(frame_t *frame, const struct ingress *from)
+{
+	struct scratch *mine = this_scratch();
+	struct cursor cursor;
+
+	if (!mine || !from)
+		return 0;
+	cursor.at = from->link;
+	cursor.end = frame_octets(frame);
+	return parse_ipv6(frame, cursor, &mine->outer, &mine->arrival.outer);
+}
+
 /* The same of IPv6, where only what comes from a tunnel is ours (RFC 2473). */
 static __noinline int decide6(frame_t *frame, struct ingress *from, const struct interface *interface)
 {
 	struct scratch *mine = this_scratch();
 	const struct tunnel_end *tunnel;
 	struct arrival *arrival;
-	struct cursor cursor;
 	int protocol;
 
 	if (!mine || !from || !interface)
 		return FRAME_DROP;
 	arrival = &mine->arrival;
-	cursor.at = from->link;
-	cursor.end = frame_octets(frame);
-	if (!parse_ipv6(frame, cursor, &mine->outer, &arrival->outer))
+	if (!parse_outer6(frame, from))
 		return pass(frame);
 	tunnel = tunnel_end6(interface, &mine->outer);
 	if (!tunnel)
 		return pass(frame);
 	if (is_packet_too_big(frame, &arrival->outer))
 		return punt(frame, from, NO_ROUTE);
-	protocol = tunnelled6(frame, arrival->outer.at + arrival->outer.header, arrival->outer.raw.protocol);
+	protocol = arrival->outer.raw.protocol;
+	if (!tunnel_kind(protocol))
+		protocol = tunnelled6(frame, arrival->outer.at + arrival->outer.header, protocol);
 	if (protocol == IPPROTO_FRAGMENT)
 		return punt(frame, from, FRAGMENT);
 	from->kind = tunnel_kind(protocol);

@@ -64,6 +64,8 @@ static __always_inline bool parse_ipv6(frame_t *frame, struct cursor cursor, str
 
 	packet->at = cursor.at;
 	packet->header = sizeof(*header);
+	/* Of what a function is given nobody knows how it is aligned, and each octet would be copied by itself. */
+	header = __builtin_assume_aligned(header, FRAME_ALIGNMENT);
 	if (!parse_octets(frame, &cursor, header, sizeof(*header)) || header->version != 6)
 		return false;
 	packet->total = sizeof(*header) + bpf_ntohs(header->payload_len);

@@ -87,7 +87,7 @@ static __always_inline int forward(frame_t *frame, struct ingress *from, const s
 
 	if (!realm || !realm->interface)
 		return drop(frame, NO_ROUTE);
-	out = find_next_hop(frame, realm->interface, header->saddr, header->daddr, header->tos & ~3, &link);
+	out = find_next_hop(frame, realm, header->saddr, header->daddr, header->tos & ~3, &link);
 	bare = !from->link;
 	if (out == OUT_NOWHERE || !with_link(frame, from) || (out == OUT_KNOWN && !bare && !store_link(frame, link)))
 		return drop(frame, NO_ROUTE);
@@ -165,19 +165,37 @@ static __always_inline int to_neighbor(frame_t *frame, struct ingress *from, con
 	return bpf_redirect_neigh(realm->interface, &next, sizeof(next), 0);
 }
 
+/*
+ * Put a packet into a device, so that it arrives at the other end: past the transmit side of this one, if it is known where
+ * the other is. In this network namespace it has to be there still, and up to that size.
+ */
+static __always_inline int into_device(frame_t *frame, __u32 device, const struct bpf_redir_neigh *next, bool bare)
+{
+	struct interface *end = bare ? 0 : interface_of(device);
+	__u32 octets = 0;
+
+	if (end && end->flags & INTERFACE_PEER_AWAY)
+		return bpf_redirect_peer(device, 0);
+	if (end && end->peer && !bpf_check_mtu(frame, end->peer, &octets, 0, 0) &&
+	    put(frame, 0, end->link_address, sizeof(end->link_address)))
+		return bpf_redirect(end->peer, BPF_F_INGRESS);
+	/* Both ends of a device have one MAC address and do no ARP (docs/data-plane.md, Devices). */
+	return bpf_redirect_neigh(device, (void *)next, sizeof(*next), 0);
+}
+
 /* Give a packet to the programs that use its binding: a device, or this machine's IP stack. */
 static __always_inline int deliver(frame_t *frame, struct ingress *from, __be32 into, __u32 device, __be32 local)
 {
 	struct bpf_redir_neigh next = { .nh_family = AF_INET, .ipv4_nh = local };
 	struct realm *realm = realm_of(into);
+	bool bare = !from->link;
 
 	if (!device && realm)
 		device = realm->interface;
 	if (device && !with_link(frame, from))
 		return drop(frame, NO_ROUTE);
 	count(frame, into, FORWARDED_INWARD);
-	/* Both ends of a device have one MAC address and do no ARP (docs/data-plane.md, Devices). */
-	return device ? bpf_redirect_neigh(device, &next, sizeof(next), 0) : TC_ACT_OK;
+	return device ? into_device(frame, device, &next, bare) : TC_ACT_OK;
 }
 
 #endif

@@ -27,7 +27,7 @@ static __always_inline bool takes(const struct realm *realm, __u32 octets)
 static __always_inline bool ready(frame_t *frame, const struct realm *realm, __u32 octets, __be32 src, __be32 dst,
 				  __u8 tos, const __u16 **link)
 {
-	return takes(realm, octets) && find_next_hop(frame, realm->interface, src, dst, tos & ~3, link) == OUT_KNOWN;
+	return takes(realm, octets) && find_next_hop(frame, realm, src, dst, tos & ~3, link) == OUT_KNOWN;
 }
 
 /* The same by the outer header of IPv6 that stands in the scratch. */

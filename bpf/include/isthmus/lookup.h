@@ -132,7 +132,7 @@ static __always_inline bool lookup(const struct flow *flow, struct entry *entry,
 			number = address->first_slice + (flow->value >> (address->slice_shift & 15));
 	}
 	if (number != ADDRESS_UNSLICED) {
-		in_part = !by_brief(number, entry, now) && !by_slice(number, entry);
+		in_part = !by_block(number, entry, now) && !by_brief(number, entry, now) && !by_slice(number, entry);
 		if (entry->endpoint) {
 			entry->flags |= BINDING_PORT | BINDING_SLICE;
 			return true;
@@ -165,7 +165,7 @@ static __always_inline struct endpoint *endpoint_of(const struct entry *entry)
 	return bpf_map_lookup_elem(&endpoints, &entry->endpoint);
 }
 
-/* The tag of who holds a binding, and (IPv4) the other end of its tunnel; a template has them but for the last bits. */
+/* The tag of who holds a binding, and the other end of its tunnel; a template has them but for the last bits. */
 static __always_inline __u64 owner_of(const struct entry *entry, const struct endpoint *tunnel)
 {
 	return tunnel->owner | entry->holder;
@@ -174,6 +174,13 @@ static __always_inline __u64 owner_of(const struct entry *entry, const struct en
 static __always_inline __be32 far_end(const struct entry *entry, const struct endpoint *tunnel)
 {
 	return tunnel->remote[0] | bpf_htonl(entry->holder);
+}
+
+/* The same over IPv6: whether an address is that end. */
+static __always_inline bool is_far_end6(const struct entry *entry, const struct endpoint *tunnel, const __be32 *address)
+{
+	return address[0] == tunnel->remote[0] && address[1] == tunnel->remote[1] && address[2] == tunnel->remote[2] &&
+	       address[3] == (tunnel->remote[3] | bpf_htonl(entry->holder));
 }
 
 /* The same, and it is this owner's. */
@@ -299,17 +306,25 @@ static __always_inline const struct tunnel_end *tunnel_end(const struct interfac
 	return bpf_map_lookup_elem(&tunnel_ends, &key);
 }
 
+/* Find one that is not the realm's first; 0 if it is none. */
+static __noinline struct tunnel_end *other_end6(__be32 realm, const struct ipv6hdr *outer)
+{
+	struct place key = { .realm = realm };
+
+	if (!outer)
+		return 0;
+	__builtin_memcpy(key.address, &outer->daddr, sizeof(key.address));
+	return bpf_map_lookup_elem(&tunnel_ends, &key);
+}
+
 static __always_inline const struct tunnel_end *tunnel_end6(const struct interface *interface,
 							    const struct ipv6hdr *outer)
 {
-	struct place key = { .realm = interface->realm };
-
 	if (!interface->first6.end)
 		return 0;
-	__builtin_memcpy(key.address, &outer->daddr, sizeof(key.address));
-	if (is_same(key.address, interface->first6_address))
+	if (is_same(outer->daddr.in6_u.u6_addr32, interface->first6_address))
 		return &interface->first6;
-	return bpf_map_lookup_elem(&tunnel_ends, &key);
+	return other_end6(interface->realm, outer);
 }
 
 /* What IPAE knows of a realm; null if that is none of the border's. */
@@ -357,7 +372,8 @@ static __always_inline __u64 sender(__be32 realm, __be32 address, const struct e
 	return owner && owner->registered ? owner->tag : 0;
 }
 
-static __noinline __u64 sender6(__be32 realm, const struct ipv6hdr *outer, const struct endpoint *tunnel)
+/* Find the tag of an IPv6 address that has registered; 0 if it has not. */
+static __noinline __u64 registered6(__be32 realm, const struct ipv6hdr *outer)
 {
 	struct place key = { .realm = realm };
 	struct owner *owner;
@@ -365,13 +381,22 @@ static __noinline __u64 sender6(__be32 realm, const struct ipv6hdr *outer, const
 	if (!outer)
 		return 0;
 	__builtin_memcpy(key.address, &outer->saddr, sizeof(key.address));
-	if (!(key.address[1] | key.address[2] | key.address[3]))
-		return 0; /* nobody's, but it would be the key of an IPv4 address */
-	if (tunnel && tunnel->flags & ENDPOINT_REGISTERED && tunnel->flags & ENDPOINT_IPV6 &&
-	    tunnel->realm == realm && is_same(key.address, tunnel->remote))
-		return tunnel->owner;
 	owner = bpf_map_lookup_elem(&owners, &key);
 	return owner && owner->registered ? owner->tag : 0;
+}
+
+static __always_inline __u64 sender6(__be32 realm, const struct ipv6hdr *outer, const struct entry *entry,
+				     const struct endpoint *tunnel)
+{
+	const __u32 registered = ENDPOINT_REGISTERED | ENDPOINT_IPV6;
+	const __be32 *address = outer->saddr.in6_u.u6_addr32;
+
+	if (!(address[1] | address[2] | address[3]))
+		return 0; /* nobody's, but it would be the key of an IPv4 address */
+	if (tunnel && (tunnel->flags & registered) == registered && tunnel->realm == realm &&
+	    is_far_end6(entry, tunnel, address))
+		return owner_of(entry, tunnel);
+	return registered6(realm, outer);
 }
 
 /* Whether an address may be meant at all: one word answers for most of those that packets leave to. */

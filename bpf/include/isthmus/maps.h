@@ -83,6 +83,15 @@ struct {
 	__type(value, struct brief);
 } briefs SEC(".maps");
 
+/* Direct words of consecutive leases by rule, 64 in 16 octets; user space has it mapped. * */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1 << 10);
+	__type(key, __u32);
+	__type(value, struct block);
+} blocks SEC(".maps");
+
 /* SPIs that are held, in aligned blocks. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -259,6 +268,13 @@ struct {
 	__type(value, struct next_hop6);
 } next_hops6 SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, WIDE_HOPS6);
+	__type(key, __u32);
+	__type(value, struct wide_hop6);
+} wide_hops6 SEC(".maps");
+
 /* Which destinations go the same way; user space has it mapped. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -268,10 +284,18 @@ struct {
 	__type(value, struct group_words);
 } groups SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct group6_key);
+	__type(value, __u32);
+} groups6 SEC(".maps");
+
 /* And by which gateway. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, GROUPS);
+	__uint(max_entries, 2 * GROUPS);
 	__type(key, __u32);
 	__type(value, struct gateway);
 } gateways SEC(".maps");
@@ -288,7 +312,7 @@ struct {
 /* Where packets of a group went in this tick. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, GROUPS);
+	__uint(max_entries, 2 * GROUPS);
 	__type(key, __u32);
 	__type(value, struct next_hop);
 } group_hops SEC(".maps");

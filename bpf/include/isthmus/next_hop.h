@@ -3,7 +3,7 @@
  * The way out of this machine: the link addresses that a packet gets, found before anything of the packet is changed.
  * The kernel's routing decides; what it said is used again until the next tick: for the same two addresses, and for
  * whatever is in one group with them, of which user space has found that all of it goes by one gateway
- * (plane/kernel/uniform.py).
+ * (plane/kernel/uniform.py, uniform_ipv6.py).
  */
 #ifndef ISTHMUS_NEXT_HOP_H
 #define ISTHMUS_NEXT_HOP_H
@@ -99,25 +99,37 @@ static __always_inline enum way_out meaning(int answer, bool by_interface)
 	return OUT_BY_KERNEL;
 }
 
-/* Ask the kernel, and keep its answer. */
-static __always_inline int ask(void *context, struct next_hop *known, __u32 interface, __be32 src, __be32 dst)
+/*
+ * Ask the kernel, and keep its answer. By an interface that does not forward, as a host's, it says nothing: then it is
+ * asked about what comes from the port, which does forward, because what the reference plane sends goes that way. The
+ * packet itself is left to the kernel, which so learns once in a tick that the neighbour is in use.
+ */
+static __always_inline int ask(void *context, struct next_hop *known, const struct realm *realm, __be32 src, __be32 dst)
 {
 	struct bpf_fib_lookup *route;
 	enum way_out out;
+	int answer;
 
-	route = question(interface, src, dst, known->tos);
+	route = question(realm->interface, src, dst, known->tos);
 	if (!route)
 		return OUT_NOWHERE;
 	keep_question(known, route);
-	out = meaning(bpf_fib_lookup(context, route, sizeof(*route), BPF_FIB_LOOKUP_OUTPUT), route->ifindex == interface);
+	answer = bpf_fib_lookup(context, route, sizeof(*route), BPF_FIB_LOOKUP_OUTPUT);
+	out = meaning(answer, route->ifindex == realm->interface);
+	if (answer == BPF_FIB_LKUP_RET_FWD_DISABLED && realm->punt && !AT_XDP) {
+		route->ifindex = realm->punt;
+		if (!bpf_fib_lookup(context, route, sizeof(*route), 0) && route->ifindex == realm->interface)
+			keep_answer(known, route);
+	}
 	if (out == OUT_KNOWN)
 		keep_answer(known, route);
 	return out;
 }
 
-static __noinline int ask_next_hop(void *context, struct next_hop *known, __u32 interface, __be32 src, __be32 dst)
+static __noinline int ask_next_hop(void *context, struct next_hop *known, const struct realm *realm, __be32 src,
+				   __be32 dst)
 {
-	return known ? ask(context, known, interface, src, dst) : OUT_NOWHERE;
+	return known && realm ? ask(context, known, realm, src, dst) : OUT_NOWHERE;
 }
 
 /* The number of the group that a destination is in; 0: of none. */
@@ -142,7 +154,7 @@ static __always_inline __u32 group_of(__be32 dst)
  * Ask the kernel about one destination of a group. The answer is one for the others, too, if it is what user space expects,
  * and user space has followed the kernel's routes until now. Routes by which a group goes have no TOS.
  */
-static __noinline int ask_for_group(void *context, __u32 group, __u32 interface, __be32 src, __be32 dst)
+static __noinline int ask_for_group(void *context, __u32 group, const struct realm *realm, __be32 src, __be32 dst)
 {
 	struct gateway *gateway = bpf_map_lookup_elem(&gateways, &group);
 	struct next_hop *known = bpf_map_lookup_elem(&group_hops, &group);
@@ -152,19 +164,20 @@ static __noinline int ask_for_group(void *context, __u32 group, __u32 interface,
 	int out;
 
 	routes = bpf_map_lookup_elem(&followed, &zero);
-	if (!gateway || !known || !mine || !routes)
+	if (!gateway || !known || !mine || !routes || !realm)
 		return OUT_NOT_ASKED;
-	if (gateway->interface != interface || (__u32)mine->clock >= routes->until)
+	if (gateway->interface != realm->interface || (__u32)mine->clock >= routes->until)
 		return OUT_NOT_ASKED;
 	known->tos = 0;
-	out = ask(context, known, interface, src, dst);
-	if (mine->route.family != AF_INET || mine->route.ipv4_dst != gateway->address)
+	out = ask(context, known, realm, src, dst);
+	if (mine->route.family != AF_INET || mine->route.ipv4_dst != gateway->address[0])
 		known->tick = no_tick();
 	return out;
 }
 
 /* The way out for a destination of a group; OUT_NOT_ASKED: it has to be asked for by itself. */
-static __always_inline int find_group_hop(void *context, __u32 interface, __be32 src, __be32 dst, const __u16 **link)
+static __always_inline int find_group_hop(void *context, const struct realm *realm, __be32 src, __be32 dst,
+					  const __u16 **link)
 {
 	__u32 group = group_of(dst);
 	struct next_hop *known;
@@ -175,19 +188,19 @@ static __always_inline int find_group_hop(void *context, __u32 interface, __be32
 	if (!known)
 		return OUT_NOT_ASKED;
 	*link = known->addresses;
-	if (known->tick == (__u32)bpf_jiffies64() && known->interface == interface)
+	if (known->tick == (__u32)bpf_jiffies64() && known->interface == realm->interface)
 		return OUT_KNOWN;
-	return ask_for_group(context, group, interface, src, dst);
+	return ask_for_group(context, group, realm, src, dst);
 }
 
 /*
- * The way out by an interface for a packet from src to dst; with OUT_KNOWN, *link has the link addresses, destination and
+ * The way out by a realm's interface for a packet from src to dst; with OUT_KNOWN, *link has the link addresses, destination and
  * source. "context" is that of the program, of TC or XDP.
  */
-static __always_inline enum way_out find_next_hop(void *context, __u32 interface, __be32 src, __be32 dst, __u8 tos,
-						  const __u16 **link)
+static __always_inline enum way_out find_next_hop(void *context, const struct realm *realm, __be32 src, __be32 dst,
+						  __u8 tos, const __u16 **link)
 {
-	int out = find_group_hop(context, interface, src, dst, link);
+	int out = find_group_hop(context, realm, src, dst, link);
 	struct next_hop *known;
 
 	if (out != OUT_NOT_ASKED)
@@ -196,10 +209,10 @@ static __always_inline enum way_out find_next_hop(void *context, __u32 interface
 	if (!known)
 		return OUT_NOWHERE;
 	*link = known->addresses;
-	if (is_next_hop(known, interface, src, dst, tos))
+	if (is_next_hop(known, realm->interface, src, dst, tos))
 		return OUT_KNOWN;
 	known->tos = tos;
-	return ask_next_hop(context, known, interface, src, dst);
+	return ask_next_hop(context, known, realm, src, dst);
 }
 
 /* Where the answer about two addresses of IPv6 is kept, those of an outer header. */
@@ -224,47 +237,175 @@ static __always_inline bool is_next_hop6(const struct next_hop6 *known, __u32 in
 	return !different && known->tick == (__u32)bpf_jiffies64();
 }
 
-/* Ask the kernel for the way of the outer header in the scratch, and keep its answer. */
-static __noinline int ask_next_hop6(void *context, struct next_hop6 *known, __u32 interface)
+/* Where the answer about all destinations that differ in their last 24 bits only is kept. */
+static __always_inline struct wide_hop6 *wide_hop_of(const __be32 *dst)
 {
-	struct scratch *mine = this_scratch();
-	struct bpf_fib_lookup *route;
-	enum way_out out;
+	__u32 number = dst[0] * 0x9e3779b1U ^ dst[1] * 0x85ebca6bU ^ dst[2] * 0xc2b2ae35U;
 
-	if (!mine || !known)
-		return OUT_NOWHERE;
-	route = &mine->route;
+	number = (number ^ (dst[3] & bpf_htonl(0xff000000))) * 0x27d4eb2fU >> 24;
+	return bpf_map_lookup_elem(&wide_hops6, &number);
+}
+
+static __always_inline bool is_wide_hop(const struct wide_hop6 *known, __u32 interface, const __be32 *dst)
+{
+	__u32 different = known->interface ^ interface;
+
+	for (int i = 0; i < 3; i++)
+		different |= known->dst[i] ^ dst[i];
+	different |= known->dst[3] ^ (dst[3] & bpf_htonl(0xff000000));
+	return !different && known->tick == (__u32)bpf_jiffies64();
+}
+
+/* Ask the kernel for the way of the outer header in the scratch. */
+static __always_inline enum way_out ask6(void *context, struct scratch *mine, __u32 interface)
+{
+	struct bpf_fib_lookup *route = &mine->route;
+
 	__builtin_memset(route, 0, sizeof(*route));
 	route->family = AF_INET6;
 	route->ifindex = interface;
 	__builtin_memcpy(route->ipv6_src, &mine->outer.saddr, sizeof(route->ipv6_src));
 	__builtin_memcpy(route->ipv6_dst, &mine->outer.daddr, sizeof(route->ipv6_dst));
-	out = meaning(bpf_fib_lookup(context, route, sizeof(*route), BPF_FIB_LOOKUP_OUTPUT), route->ifindex == interface);
-	known->tick = no_tick();
-	if (out != OUT_KNOWN)
+	return meaning(bpf_fib_lookup(context, route, sizeof(*route), BPF_FIB_LOOKUP_OUTPUT), route->ifindex == interface);
+}
+
+static __always_inline void keep_link(__u16 *addresses, const struct bpf_fib_lookup *route)
+{
+	__builtin_memcpy(addresses, route->dmac, ETH_ALEN);
+	__builtin_memcpy(addresses + ETH_ALEN / 2, route->smac, ETH_ALEN);
+}
+
+/* Find the way of the outer header in the scratch in what is known; there are its link addresses, then. */
+static __noinline int recall_next_hop6(__u32 interface)
+{
+	struct scratch *mine = this_scratch();
+	struct next_hop6 *known;
+	struct wide_hop6 *wide;
+
+	if (!mine)
+		return OUT_NOT_ASKED;
+	wide = wide_hop_of(mine->outer.daddr.in6_u.u6_addr32);
+	if (wide && is_wide_hop(wide, interface, mine->outer.daddr.in6_u.u6_addr32)) {
+		__builtin_memcpy(mine->link, wide->addresses, sizeof(mine->link));
+		return OUT_KNOWN;
+	}
+	known = next_hop6_of(&mine->outer);
+	if (!known || !is_next_hop6(known, interface, &mine->outer))
+		return OUT_NOT_ASKED;
+	__builtin_memcpy(mine->link, known->addresses, sizeof(mine->link));
+	return OUT_KNOWN;
+}
+
+/* Ask the kernel, and keep its answer for these two addresses. */
+static __noinline int ask_next_hop6(void *context, __u32 interface)
+{
+	struct scratch *mine = this_scratch();
+	struct next_hop6 *known;
+	enum way_out out;
+
+	if (!mine)
+		return OUT_NOWHERE;
+	out = ask6(context, mine, interface);
+	known = next_hop6_of(&mine->outer);
+	if (out != OUT_KNOWN || !known)
 		return out;
+	keep_link(mine->link, &mine->route);
+	known->tick = no_tick();
 	known->interface = interface;
 	__builtin_memcpy(known->src, &mine->outer.saddr, sizeof(known->src));
 	__builtin_memcpy(known->dst, &mine->outer.daddr, sizeof(known->dst));
-	__builtin_memcpy(known->addresses, route->dmac, ETH_ALEN);
-	__builtin_memcpy(known->addresses + ETH_ALEN / 2, route->smac, ETH_ALEN);
+	__builtin_memcpy(known->addresses, mine->link, sizeof(known->addresses));
 	known->tick = bpf_jiffies64();
 	return out;
+}
+
+/* The number of the group that all destinations are in which differ in their last 24 bits only; 0: of none. */
+static __always_inline __u32 group6_of(struct scratch *mine)
+{
+	__u32 zero = 0, changes, *group;
+	struct followed *routes;
+
+	routes = bpf_map_lookup_elem(&followed, &zero);
+	if (!routes)
+		return 0;
+	changes = *(volatile __u32 *)&routes->changes6;
+	mine->wide.length = WIDE_BITS;
+	__builtin_memcpy(mine->wide.address, &mine->outer.daddr, sizeof(mine->wide.address));
+	group = bpf_map_lookup_elem(&groups6, &mine->wide);
+	zero = group ? *group : 0;
+	if (*(volatile __u32 *)&routes->changes6 != changes || (__u32)mine->clock >= *(volatile __u32 *)&routes->until6)
+		return 0;
+	return zero;
+}
+
+static __always_inline bool is_gateway(const __u32 *found, const __be32 *gateway)
+{
+	return found[0] == gateway[0] && found[1] == gateway[1] && found[2] == gateway[2] && found[3] == gateway[3];
+}
+
+/* Keep what is known of a group for all destinations that differ in their last 24 bits only. */
+static __always_inline void keep_wide(struct scratch *mine, const struct next_hop *known)
+{
+	struct wide_hop6 *wide = wide_hop_of(mine->outer.daddr.in6_u.u6_addr32);
+
+	__builtin_memcpy(mine->link, known->addresses, sizeof(mine->link));
+	if (!wide)
+		return;
+	wide->tick = no_tick();
+	__builtin_memcpy(wide->addresses, known->addresses, sizeof(wide->addresses));
+	__builtin_memcpy(wide->dst, &mine->outer.daddr, sizeof(wide->dst));
+	wide->dst[3] &= bpf_htonl(0xff000000);
+	wide->interface = known->interface;
+	wide->tick = known->tick;
+}
+
+/* The way out for a destination of a group, as "ask_for_group" finds it; OUT_NOT_ASKED: it has to be asked for by itself. */
+static __noinline int ask_for_group6(void *context, __u32 interface)
+{
+	struct scratch *mine = this_scratch();
+	struct gateway *gateway;
+	struct next_hop *known;
+	enum way_out out;
+	__u32 group;
+
+	if (!mine)
+		return OUT_NOT_ASKED;
+	group = group6_of(mine);
+	gateway = bpf_map_lookup_elem(&gateways, &group);
+	known = bpf_map_lookup_elem(&group_hops, &group);
+	if (!gateway || !known || gateway->family != 6 || gateway->interface != interface)
+		return OUT_NOT_ASKED;
+	if (known->tick != (__u32)bpf_jiffies64() || known->interface != interface) {
+		out = ask6(context, mine, interface);
+		if (out != OUT_KNOWN)
+			return out;
+		keep_link(mine->link, &mine->route);
+		if (!is_gateway(mine->route.ipv6_dst, gateway->address))
+			return out;
+		known->tick = no_tick();
+		keep_link(known->addresses, &mine->route);
+		known->interface = interface;
+		known->tick = bpf_jiffies64();
+	}
+	keep_wide(mine, known);
+	return OUT_KNOWN;
 }
 
 /* The same for a packet with the outer header of IPv6 that stands in the scratch; its TOS is not asked about. */
 static __always_inline enum way_out find_next_hop6(void *context, __u32 interface, const __u16 **link)
 {
 	struct scratch *mine = this_scratch();
-	struct next_hop6 *known;
+	int out;
 
 	if (!mine)
 		return OUT_NOWHERE;
-	known = next_hop6_of(&mine->outer);
-	if (!known)
-		return OUT_NOWHERE;
-	*link = known->addresses;
-	return is_next_hop6(known, interface, &mine->outer) ? OUT_KNOWN : ask_next_hop6(context, known, interface);
+	*link = mine->link;
+	out = recall_next_hop6(interface);
+	if (out == OUT_NOT_ASKED)
+		out = ask_for_group6(context, interface);
+	if (out == OUT_NOT_ASKED)
+		out = ask_next_hop6(context, interface);
+	return out;
 }
 
 #endif

@@ -43,6 +43,8 @@ struct scratch {
 	struct arrival arrival;
 	struct ipv6hdr outer;	     /* that a packet came in, or will go out by */
 	struct bpf_fib_lookup route; /* what the kernel's routing is asked */
+	struct group6_key wide;	     /* and what "groups6" is */
+	__u16 link[6];		     /* link addresses of the way out of "outer" */
 };
 
 struct {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Dual BSD/GPL */
 /*
- * Whose a slice of ports is: one word (abi.h), or half of one. Written by plane/kernel/direct.py, index.py and briefs.py.
+ * Whose a slice of ports is: one word (abi.h), half of one, or one bit. Written by plane/kernel/direct.py, index.py,
+ * briefs.py and blocks.py.
  */
 #ifndef ISTHMUS_SLICES_H
 #define ISTHMUS_SLICES_H
@@ -13,6 +14,28 @@ static __always_inline void take_direct(__u32 word, struct entry *entry)
 	entry->flags = word & (SLICE_CLAIMED | SLICE_CONTACTED);
 	entry->holder = word >> SLICE_ENDPOINT_SHIFT;
 	entry->endpoint = 1 + (word >> SLICE_TEMPLATE_SHIFT & (TEMPLATES - 1));
+}
+
+/* Find whose a slice is where it follows the rule of its block; false: a brief or "slices" decides. */
+static __always_inline bool by_block(__u32 number, struct entry *entry, __u32 now)
+{
+	__u32 nth = number & (BLOCK_SLICES - 1), at = number >> BLOCK_SHIFT;
+	struct block *block = bpf_map_lookup_elem(&blocks, &at);
+	__u64 rule, followers;
+	__u32 until;
+
+	if (!block)
+		return false;
+	rule = *(volatile __u64 *)&block->rule;
+	followers = *(volatile __u64 *)&block->followers;
+	if (!(followers >> nth & 1) || *(volatile __u64 *)&block->rule != rule)
+		return false;
+	until = rule >> 32 & BLOCK_UNTIL_MASK;
+	if (until <= now)
+		return false;
+	take_direct((__u32)rule + (nth >> (rule >> 32 & BLOCK_STEP_MASK) << SLICE_ENDPOINT_SHIFT), entry);
+	entry->deadline = until;
+	return true;
 }
 
 /*

@@ -193,9 +193,9 @@ static __always_inline void outer_header(struct outer *outer, const struct ipv4 
 	outer->gre.protocol_type = bpf_htons(ETH_P_IP);
 }
 
-/* The same of IPv6 (RFC 2473 §3.1, §6). */
+/* The same of IPv6 (RFC 2473 §3.1, §6); "holder" is what the tunnel, as a template, lacks of its other end, or 0. */
 static __always_inline void outer_header6(struct ipv6hdr *outer, const struct ipv4 *inner,
-					  const struct endpoint *tunnel)
+					  const struct endpoint *tunnel, __u32 holder)
 {
 	__u32 octets = inner->total + overhead(0, tunnel->kind);
 
@@ -208,6 +208,7 @@ static __always_inline void outer_header6(struct ipv6hdr *outer, const struct ip
 	outer->hop_limit = OUTER_TTL;
 	__builtin_memcpy(&outer->saddr, tunnel->local, sizeof(outer->saddr));
 	__builtin_memcpy(&outer->daddr, tunnel->remote, sizeof(outer->daddr));
+	outer->daddr.in6_u.u6_addr32[3] |= bpf_htonl(holder);
 }
 
 /* Say in the link header, if there is one, which version of IP follows. */
@@ -245,7 +246,7 @@ static __always_inline enum reason encapsulate(frame_t *frame, __u32 link, bool 
 }
 
 /* The same over IPv6 (RFC 2473 §3). */
-static __noinline int encapsulate6(frame_t *frame, const struct ingress *from, const struct ipv4 *inner, __u32 kind,
+static __always_inline int encapsulate6(frame_t *frame, const struct ingress *from, const struct ipv4 *inner, __u32 kind,
 				   const struct ipv6hdr *outer)
 {
 	struct gre gre = { .protocol_type = bpf_htons(ETH_P_IP) };
@@ -264,7 +265,8 @@ static __noinline int encapsulate6(frame_t *frame, const struct ingress *from, c
 		return PUNTED;
 	if (room < head && !grow6(frame, head - room, kind == GRE, from->over6))
 		return PUNTED;
-	if (!store(frame, link, outer, sizeof(*outer)) || !store_amended(frame, link + head, inner))
+	if (!store(frame, link, __builtin_assume_aligned(outer, FRAME_ALIGNMENT), sizeof(*outer)) ||
+	    !store_amended(frame, link + head, inner))
 		return MALFORMED;
 	if (!from->over6 && !store_type(frame, link, ETH_P_IPV6))
 		return MALFORMED;

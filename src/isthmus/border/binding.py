@@ -11,6 +11,7 @@ from typing import NamedTuple
 from isthmus.address import Address
 from isthmus.border.crossing import Crossing, Tunnel
 from isthmus.border.selector import Selector
+from isthmus.value import quick
 
 FOREVER = math.inf
 """The deadline of a binding that configuration made, not a lease."""
@@ -50,6 +51,7 @@ class BindingKey(NamedTuple):
         return f"{self.owner}#{self.bind_id}"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
     """Packets matching one of these selectors cross by this tunnel, or another way."""
@@ -94,6 +96,7 @@ class Binding:
         return self.selectors[0].address
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """For whom and how long a binding is held (RFC 3103 §6)."""
@@ -106,6 +109,7 @@ class Lease:
     "Seconds since 1970; FOREVER for what is not leased."
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
     """One host that may hold bindings (RFC 3103 §6, §9.3)."""

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from isthmus.address import Address, Family, Prefix
 from isthmus.checksum import ones_sum
+from isthmus.value import quick
 
 
 class TunnelKind(enum.IntEnum):
@@ -49,6 +50,7 @@ class Way(NamedTuple):
     remote: Address
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tunnel:
     """One way across the near realm (RFC 3103 §8.6; RFC 2003)."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from isthmus.address import Address
 from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
+from isthmus.value import quick
 
 if TYPE_CHECKING:
     from isthmus.border.mapping import Mapping
@@ -37,6 +38,7 @@ class Ending(enum.StrEnum):
     "By the operator or by policy."
 
 
+@quick
 @dataclass(frozen=True, slots=True, order=True)
 class Peer:
     """Where a control message came from or goes to."""
@@ -55,6 +57,7 @@ class Peer:
         object.__setattr__(self, "owner", Owner(self.realm, self.address))
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Register:
     """Admit a host."""
@@ -62,6 +65,7 @@ class Register:
     registration: Registration
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deregister:
     """Dismiss a host. Its bindings end by Unbind effects of their own, before this one."""
@@ -70,6 +74,7 @@ class Deregister:
     ending: Ending
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
     """Make a binding work."""
@@ -80,6 +85,7 @@ class Bind:
     "Whether it stood before and holds something else from now on."
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extend:
     """Move a binding's deadline."""
@@ -91,6 +97,7 @@ class Extend:
     "What is extended: who keeps no bindings of its own needs to be told."
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prolong:
     """Move a registration's deadline: R = max(R, Bi) (RFC 3103 §6)."""
@@ -100,6 +107,7 @@ class Prolong:
     "Seconds since 1970."
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unbind:
     """End a binding."""
@@ -110,6 +118,7 @@ class Unbind:
     "What ends: who keeps no bindings of its own needs to be told."
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lapse:
     """End very many plain leases whose time is up, and registrations of hosts that hold nothing else."""
@@ -119,6 +128,7 @@ class Lapse:
     "Who is registered no more."
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remap:
     """Replace the whole mapping of an IPv4 realm into a SIP realm (seed IPAE 5.1).
@@ -134,6 +144,7 @@ class Remap:
     mapping: Mapping
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remember:
     """Keep a UDP request with its answer, in the same transaction as what it did.
@@ -151,6 +162,7 @@ class Remember:
     answer: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
     """Send one control message."""
@@ -163,6 +175,7 @@ Effect = Register | Deregister | Bind | Extend | Prolong | Unbind | Lapse | Reme
 Durable = Register | Deregister | Bind | Extend | Prolong | Unbind | Lapse | Remember
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Effects sorted into the steps that a driver takes, in this order."""

@@ -2,9 +2,9 @@
 """Plain leases: what nearly every lease is, so that a million of them can be columns instead of objects.
 
 A lease is *plain* if its binding has one selector, of consecutive ports of one IPv4 address without a limit on the
-peer and with nothing lent, and crosses by a tunnel over IPv4 to its owner itself, without device and GRE checksum.
+peer and with nothing lent, and crosses by a tunnel to its owner itself, without device and GRE checksum.
 Everything that a plane or a store has to know of it fits a row of numbers; what its tunnel has in common with others
-stands once for all rows.
+stands once for all rows. Of owners whose addresses are IPv6 that is all but the last 32 bits of these.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class PlainGroup:
     near: int
     "Number of the realm of the owners, and of their tunnels."
     end: Address
-    "Our end of the tunnels: IPv4."
+    "Our end of the tunnels."
     kind: TunnelKind
     mtu: int
     "Of the tunnels, in octets."
     admit: Admit
+    upper: int = 0
+    "What the owners' addresses have before their last 32 bits; 0: they are IPv4."
 
 
 PlainRow = tuple[int, int, int, int, int, float]
@@ -61,7 +63,7 @@ class PlainLeases:
     ports: NDArray[np.uint32]
     "How many."
     owner: NDArray[np.uint32]
-    "The address of the host that holds them."
+    "The address of the host that holds them, or the end of it."
     bind_id: NDArray[np.uint32]
     expires_at: NDArray[np.float64]
     "Seconds since 1970."
@@ -108,11 +110,22 @@ class PlainLeases:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
-    """Registered IPv4 hosts of one realm."""
+    """Registered hosts of one realm."""
 
     near: int
     "Its number."
     address: NDArray[np.uint32]
+    "Or the end of it."
+    upper: int = 0
+    "What the addresses have before that; 0: they are IPv4."
+
+    def at(self, chosen: NDArray[np.bool_]) -> Hosts:
+        """Some of them, by a mask."""
+        return Hosts(near=self.near, address=self.address[chosen], upper=self.upper)
+
+    def owners(self) -> Iterator[Owner]:
+        """Each of them."""
+        return (Owner(self.near, whole_address(self.upper, number)) for number in self.address.tolist())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +155,7 @@ class LapsingHosts:
 def as_effects(plain: Iterable[PlainLeases], registered: Iterable[Hosts]) -> Iterator[Register | Bind]:
     """What makes columns stand, for a plane that has no use for them; it asks for neither Client ID nor method."""
     for hosts in registered:
-        for number in hosts.address.tolist():
-            owner = Owner(hosts.near, Address(Family.IPV4, number))
+        for owner in hosts.owners():
             yield Register(registration=Registration(owner=owner, client_id=0, expires_at=FOREVER))
     for binding, expires_at in chain.from_iterable(each.bindings() for each in plain):
         yield Bind(binding=binding, lease=unnamed(expires_at))
@@ -163,13 +175,18 @@ def endings(lapse: Lapse) -> Iterator[Unbind | Deregister]:
     for leases in lapse.leases:
         for binding, _ in leases.bindings():
             yield Unbind(key=binding.key, ending=Ending.EXPIRED, binding=binding)
-    for number in lapse.hosts.address.tolist():
-        yield Deregister(owner=Owner(lapse.hosts.near, Address(Family.IPV4, number)), ending=Ending.EXPIRED)
+    for owner in lapse.hosts.owners():
+        yield Deregister(owner=owner, ending=Ending.EXPIRED)
 
 
 def unnamed(expires_at: float) -> Lease:
     """A lease, for a plane: that asks for neither Client ID nor method."""
     return Lease(client_id=0, method=Method.RSAP_IP, granted_at=0.0, expires_at=expires_at)
+
+
+def whole_address(upper: int, number: int) -> Address:
+    """The address of an owner, of what he has in common with others, and of the column's number."""
+    return Address(Family.IPV6, upper << 32 | number) if upper else Address(Family.IPV4, number)
 
 
 def plain_binding(group: PlainGroup, *, local: int, values: Ranges, owner: int, bind_id: int) -> Binding:
@@ -179,10 +196,10 @@ def plain_binding(group: PlainGroup, *, local: int, values: Ranges, owner: int, 
         group: What it has in common with others.
         local: The leased address, as a number.
         values: Its ports, consecutive.
-        owner: The address of its holder, as a number.
+        owner: The address of its holder, as the column has it.
         bind_id: Its Bind ID.
     """
-    whose = Owner(group.near, Address(Family.IPV4, owner))
+    whose = Owner(group.near, whole_address(group.upper, owner))
     selector = Selector(
         realm=group.realm,
         local=Prefix.of(Address(Family.IPV4, local)),
@@ -195,7 +212,7 @@ def plain_binding(group: PlainGroup, *, local: int, values: Ranges, owner: int, 
 
 
 def group_of(binding: Binding) -> PlainGroup | None:
-    """The group of a binding that is plain; None if it is not."""
+    """The group of a binding that is plain, and whose owner is IPv4; None if it is not."""
     tunnel, owner = binding.crossing, binding.key.owner
     if len(binding.selectors) != 1 or binding.device is not None or not isinstance(tunnel, Tunnel):
         return None

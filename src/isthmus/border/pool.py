@@ -5,29 +5,30 @@ A pool holds whole addresses (RSA-IP), and shared addresses whose ports and SPIs
 handed out (RSAP-IP, RSIPSEC). One address is never leased both ways. "Any n ports" is
 answered with n consecutive ports that begin at a multiple of the next power of two, all
 or nothing (RFC 3103 §9.8.3), at random among the free ones, on an address that the host
-already uses if there is one; "any n SPIs" likewise. What is given back rests before
-anybody gets it again, so that packets still under way for the old holder never reach the
-new one.
+already uses if there is one; "any n SPIs" likewise. A pool that is told so first tries, for whole
+slices of a host that holds nothing, the place that its address and a secret key compute to. What is
+given back rests before anybody gets it again, so that packets still under way for the old holder
+never reach the new one.
 
-What is taken in one call is of one address, and all of it or nothing is taken.
-
-The pool has a seed and no clock: the same calls give the same answers.
+What is taken in one call is of one address, and all of it or nothing is taken. The pool has a seed
+and no clock: the same calls give the same answers.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import Owner
+from isthmus.border.place import Places
+from isthmus.border.quota import Quota
 from isthmus.border.ranges import Ranges
 from isthmus.border.resource import Resource
 from isthmus.border.resting import Resting
-from isthmus.border.selector import Kind, Selector
-from isthmus.border.shared import SharedAddress, Wanted
+from isthmus.border.selector import Selector
+from isthmus.border.shared import ALL_SPIS, SPI_FIRST, SharedAddress, Wanted, within_spis
 from isthmus.border.shortage import PoolError, Shortage, graver
 from isthmus.border.slices import Bag, Slices, below
 
@@ -39,25 +40,12 @@ __all__ = ["ALL_SPIS", "IKE_PORT", "SPI_FIRST", "Pool", "PoolError", "Quota", "R
 
 IKE_PORT = 500
 """The port of IKE; told apart by cookies it is never leased as a port (RFC 3104 §6.1)."""
-SPI_FIRST = 256
-"""0 to 255 are reserved and never leased (RFC 4303 §2.1)."""
-ALL_SPIS = Ranges(((SPI_FIRST, (1 << 32) - 1),))
-"""Every SPI that a pool can have."""
 _WOKEN_AT_ONCE = 256
 """How much of what has rested is made free before something is leased, and if that does not suffice."""
 _WOKEN_IN_NEED = 1 << 14
 _NOTHING = Ranges(())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quota:
-    """The most that one host may hold at a time (RFC 3103 §11)."""
-
-    bindings: int = 64
-    ports: int = 4096
-    addresses: int = 4
-    "Whole addresses."
-    spis: int = 256
+_Run = tuple[Address, Slices, int]
+"""A shared address, its slices, and the first of the ports."""
 
 
 class Pool:
@@ -74,6 +62,8 @@ class Pool:
         slice_size: int = 64,
         rest_seconds: float = 120.0,
         quota: Quota | None = None,
+        computed: bool = False,
+        place_key: bytes | None = None,
         seed: int = 0,
     ) -> None:
         """Gather what may be leased.
@@ -87,6 +77,9 @@ class Pool:
             slice_size: Ports of an aligned slice, a power of two: what the kernel plane keeps one word for.
             rest_seconds: How long what is given back rests (RFC 3102 §6.1: at least two minutes).
             quota: Limits for every single host.
+            computed: Whether any ports are first looked for at the place that the host's address computes to; otherwise
+                all are chosen at random.
+            place_key: 32 random octets, without which nobody can compute places; None: everybody can (RFC 6056).
             seed: Where the random choices begin.
 
         Raises:
@@ -104,12 +97,14 @@ class Pool:
             address: SharedAddress(
                 number=number,
                 slices=Slices(ports - Ranges.of(IKE_PORT) if address in by_cookie else ports, slice_size),
-                spis_offered=_within_spis(offered.get(address, _NOTHING)),
+                spis_offered=within_spis(offered.get(address, _NOTHING)),
                 ike=address in by_cookie,
             )
             for number, (address, ports) in enumerate(shared)
         }
         self._addresses = tuple(self._shared)
+        laid = self._shared.values() if computed else ()
+        self._places = Places((each.ports for each in laid), slice_size, place_key)
         self._with_spis = {at: each for at, each in self._shared.items() if each.spis_offered}
         self._with_ike = {at: each for at, each in self._shared.items() if each.ike}
         self._roomy = Bag(address for address, each in self._shared.items() if each.slices.has_room)
@@ -137,17 +132,8 @@ class Pool:
     @property
     def claims(self) -> tuple[Selector, ...]:
         """Everything the pool may lease, as selectors for a table."""
-        return (*self._shared_claims(), *(Selector(realm=self.realm, local=prefix) for prefix in self._whole))
-
-    def _shared_claims(self) -> Iterator[Selector]:
-        for address, each in self._shared.items():
-            local = Prefix.of(address)
-            if each.ports:
-                yield Selector(realm=self.realm, local=local, kind=Kind.PORT, values=each.ports)
-            if each.spis_offered:
-                yield Selector(realm=self.realm, local=local, kind=Kind.SPI, values=each.spis_offered)
-            if each.ike:
-                yield Selector(realm=self.realm, local=local, kind=Kind.COOKIE)
+        shared = (claim for address, each in self._shared.items() for claim in each.claims(self.realm, address))
+        return (*shared, *(Selector(realm=self.realm, local=prefix) for prefix in self._whole))
 
     @property
     def shared_addresses(self) -> tuple[Address, ...]:
@@ -198,7 +184,8 @@ class Pool:
         if address is None and not self._free_whole:
             raise PoolError(Shortage.NO_ADDRESS)
         resource = Resource(realm=self.realm, address=address or self._free_whole.draw(self._rng))
-        self._check_quota(tuple(self._held_by(owner)), resource)
+        if not self.quota.allows(tuple(self._held_by(owner)), resource):
+            raise PoolError(Shortage.QUOTA)
         self._enter(owner, resource)
         return resource
 
@@ -236,18 +223,37 @@ class Pool:
             return None
         if self._noted is not None or any(True for _ in self._held_by(owner)):
             return None
+        found = self._computed(owner, count) or self._drawn(count)
+        if found is None:
+            raise PoolError(Shortage.NO_PORTS)
+        address, slices, first = found
+        slices.take_run(first, first + count - 1)
+        if not slices.has_room:
+            roomy.discard(address)
+        return Resource(realm=self.realm, address=address, ports=Ranges(((first, first + count - 1),)))
+
+    def _computed(self, owner: Owner, count: int) -> _Run | None:
+        """The place that an owner's address computes to, if it is free.
+
+        Less than a slice has none: small leases fill slices that are begun, so that whole ones are left.
+        """
+        place = self._places.find(owner.address.number, 1 << (count - 1).bit_length())
+        if place is None:
+            return None
+        address = self._addresses[place[0]]
+        slices = self._shared[address].slices
+        return (address, slices, place[1]) if slices.has_run(place[1], count) else None
+
+    def _drawn(self, count: int) -> _Run | None:
+        """Any free run, at random."""
+        roomy = self._roomy
         start = below(len(roomy), self._rng)
         for at in range(start - len(roomy), start):
-            address = roomy[at]
-            slices = self._shared[address].slices
+            slices = self._shared[roomy[at]].slices
             first = slices.find(count, self._rng)
-            if first is None:
-                continue
-            slices.take_run(first, first + count - 1)
-            if not slices.has_room:
-                roomy.discard(address)
-            return Resource(realm=self.realm, address=address, ports=Ranges(((first, first + count - 1),)))
-        raise PoolError(Shortage.NO_PORTS)
+            if first is not None:
+                return roomy[at], slices, first
+        return None
 
     def take_spis(
         self,
@@ -303,16 +309,27 @@ class Pool:
         if not fit:
             raise PoolError(Shortage.NO_ADDRESS)
         held = tuple(self._held_by(owner))
-        while True:
-            found = self._choose(fit, [address] if address is not None else self._order(held, fit, wanted), wanted)
-            if not isinstance(found, Shortage):
-                break
-            if not self._resting.is_over(now):
-                raise PoolError(found)
-            self._wake(now, _WOKEN_IN_NEED)
-        self._check_quota(held, found)
+        found = self._choose_computed(owner, address, wanted) if not held else None
+        while found is None:
+            chosen = self._choose(fit, [address] if address is not None else self._order(held, fit, wanted), wanted)
+            if not isinstance(chosen, Shortage):
+                found = chosen
+            elif self._resting.is_over(now):
+                self._wake(now, _WOKEN_IN_NEED)
+            else:
+                raise PoolError(chosen)
+        if not self.quota.allows(held, found):
+            raise PoolError(Shortage.QUOTA)
         self._enter(owner, found)
         return found
+
+    def _choose_computed(self, owner: Owner, address: Address | None, wanted: Wanted) -> Resource | None:
+        """The computed place, where nothing but any ports is wanted, and no other address."""
+        count = wanted.run
+        found = None if count is None else self._computed(owner, count)
+        if count is None or found is None or address not in (None, found[0]):
+            return None
+        return Resource(realm=self.realm, address=found[0], ports=Ranges(((found[2], found[2] + count - 1),)))
 
     def _choose(
         self, fit: Mapping[Address, SharedAddress], addresses: Iterable[Address], wanted: Wanted
@@ -458,19 +475,6 @@ class Pool:
             if others[at] not in own:
                 yield others[at]
 
-    def _check_quota(self, held: tuple[Resource, ...], resource: Resource) -> None:
-        most = self.quota
-        if not held and resource.ports and not resource.spis and len(resource.ports) <= most.ports and most.bindings:
-            return  # what nearly all ask for
-        all_of_it = (*held, resource)
-        if (
-            len(all_of_it) > most.bindings
-            or sum(len(each.ports or ()) for each in all_of_it) > most.ports
-            or sum(each.whole for each in all_of_it) > most.addresses
-            or sum(len(each.spis or ()) for each in all_of_it) > most.spis
-        ):
-            raise PoolError(Shortage.QUOTA)
-
     def _enter(self, owner: Owner, resource: Resource) -> None:
         self._remove(resource)
         if resource.identities and (shared := self._shared.get(resource.address)) is not None:
@@ -493,8 +497,3 @@ class Pool:
                 del self._noted[owner]
         if resource.identities and (shared := self._shared.get(resource.address)) is not None:
             shared.identities.difference_update(resource.identities)
-
-
-def _within_spis(spis: Ranges) -> Ranges:
-    """What of the SPIs offered is not reserved."""
-    return spis - (spis - ALL_SPIS)

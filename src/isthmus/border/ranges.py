@@ -7,7 +7,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from isthmus.value import quick
 
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Ranges:
     """A set of numbers. Build it with ``Ranges.of``; the constructor takes what is already normal."""

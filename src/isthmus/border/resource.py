@@ -9,8 +9,10 @@ from isthmus.address import Address
 from isthmus.border.binding import Binding
 from isthmus.border.ranges import Ranges, merge
 from isthmus.border.selector import Kind
+from isthmus.value import quick
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
     """What one lease holds of one address."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from isthmus.address import Address, Prefix
 from isthmus.border.ranges import Ranges
+from isthmus.value import quick
 
 
 class Kind(enum.IntEnum):
@@ -59,6 +60,7 @@ class Admit(enum.IntEnum):
     "Only peers that its holder has written to (our reading of RFC 3102 §2)."
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
     """The limit on the peer; checked after the lookup, never part of the key (RFC 3103 §7.2)."""
@@ -76,6 +78,7 @@ class Remote:
             raise ValueError(f"remote port {self.port} is not within 1..65535")
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
     """What a packet says about itself, seen from the binding that it would match."""
@@ -98,6 +101,7 @@ class Flow:
         return f"{local} <> {self.remote}" + (f":{self.remote_port}" if self.remote_port is not None else "")
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
     """The demultiplexing fields of one binding (RFC 3103 §7.3; architecture 4.3).

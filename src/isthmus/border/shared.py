@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from isthmus.address import Address, Prefix
 from isthmus.border.ranges import Ranges
+from isthmus.border.selector import Kind, Selector
 from isthmus.border.shortage import Shortage
 from isthmus.border.slices import Slices
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+SPI_FIRST = 256
+"""0 to 255 are reserved and never leased (RFC 4303 §2.1)."""
+ALL_SPIS = Ranges(((SPI_FIRST, (1 << 32) - 1),))
+"""Every SPI that a pool can have."""
 _PORTS = 1 << 16
 _DRAWS = 64
 """How many blocks of SPIs are tried at random before all of them are looked at."""
@@ -30,6 +36,11 @@ class Wanted:
     ports: Ranges | int | None
     spis: Ranges | int | None
     identity: int | None
+
+    @property
+    def run(self) -> int | None:
+        """How many of any ports, where nothing else is wanted."""
+        return self.ports if isinstance(self.ports, int) and self.spis is self.identity is None else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,6 +61,16 @@ class SharedAddress:
     def ports(self) -> Ranges:
         """The ports that may be leased."""
         return self.slices.ports
+
+    def claims(self, realm: int, address: Address) -> Iterator[Selector]:
+        """Everything of the address that may be leased, as selectors for a table."""
+        local = Prefix.of(address)
+        if self.ports:
+            yield Selector(realm=realm, local=local, kind=Kind.PORT, values=self.ports)
+        if self.spis_offered:
+            yield Selector(realm=realm, local=local, kind=Kind.SPI, values=self.spis_offered)
+        if self.ike:
+            yield Selector(realm=realm, local=local, kind=Kind.COOKIE)
 
     def choose(self, wanted: Wanted, rng: random.Random) -> Shortage | tuple[Ranges | None, Ranges | None]:
         """Ports and SPIs that this address could give, or why not."""
@@ -131,6 +152,11 @@ class SharedAddress:
             yield rng.randrange(blocks)
         if blocks <= _FEW_BLOCKS:
             yield from rng.sample(range(blocks), blocks)
+
+
+def within_spis(spis: Ranges) -> Ranges:
+    """What of SPIs that are offered is not reserved."""
+    return spis - (spis - ALL_SPIS)
 
 
 def _item(runs: list[range], number: int) -> int:

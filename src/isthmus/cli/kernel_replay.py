@@ -131,6 +131,10 @@ class _Interfaces:
     def indexes(self) -> set[int]:
         return {link.index for link in self._made.values()}
 
+    def peer(self, index: int) -> int:  # noqa: ARG002 - the name is the protocol's
+        """Nobody asks where packets go from there."""
+        return 0
+
     def attach(self, index: int, program_fd: int) -> None:
         """Do nothing: packets come by test run."""
 

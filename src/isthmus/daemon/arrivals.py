@@ -33,7 +33,7 @@ class Arrivals:
         self._come: deque[tuple[float, int]] = deque()
         "When those that wait came, and how many then; of the first some may have been taken out."
         self._taken: list[Arrival] = []
-        self._under_way: list[Arrival] = []
+        self._under_way: deque[list[Arrival]] = deque()
         self._last: dict[tuple[Address, int], bytes] = {}
         "By address and port: the last datagram from there, if it is not yet answered."
         self.refused: Counter[str] = Counter()
@@ -81,15 +81,14 @@ class Arrivals:
         return taken
 
     def begin(self) -> None:
-        """Take word that all that was taken out is being answered; say ``answered`` when it is."""
-        self._under_way += self._taken
+        """Take word that all that was taken out is being answered, as one batch; say ``answered`` when it is."""
+        self._under_way.append(self._taken)
         self._taken = []
 
     def answered(self) -> None:
-        """Take word that the answers have gone out: what comes from now on is a copy that wants one."""
+        """Take word that the answers of the batch that began first have gone out: copies now want one of their own."""
         last = self._last
-        for data, peer in self._under_way:
+        for data, peer in self._under_way.popleft():
             source = (peer.address, peer.port)
             if last.get(source) is data:
                 del last[source]
-        self._under_way = []

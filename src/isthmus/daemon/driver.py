@@ -22,12 +22,14 @@ from isthmus.border.effect import Bind, Deregister, Lapse, Peer, Plan, Register,
 from isthmus.border.verdict import Reason, Violation
 from isthmus.daemon.arrivals import Arrivals
 from isthmus.daemon.clock import Clock
+from isthmus.daemon.lapses import Lapses
 from isthmus.daemon.messages import Message, log, log_all
 from isthmus.daemon.misuses import Misuses
 from isthmus.daemon.recall import HOSTS_AT_HAND, Recall
 from isthmus.daemon.restored import ReadAhead, Restored, read, restore
 from isthmus.errors import IsthmusError, PlaneError, StoreError, WireError
 from isthmus.plane import Plane
+from isthmus.rsip.ended import Farewells
 from isthmus.rsip.gateway import Gateway
 from isthmus.store import DEPARTED_SECONDS, LeaseStore
 from isthmus.wire.rsip.codes import ErrorCode
@@ -53,6 +55,7 @@ class GatewayDriver:
         send: Callable[[bytes, Peer], None],
         keep: int = HOSTS_AT_HAND,
         ahead: ReadAhead | None = None,
+        say: Callable[[Farewells], None] | None = None,
     ) -> None:
         """Put the parts together; nothing runs yet.
 
@@ -64,6 +67,7 @@ class GatewayDriver:
             send: Sends one control message.
             keep: How many hosts may be in memory; of the others the store knows.
             ahead: Has begun to read the store for the first ``restore``.
+            say: Sends very many messages; None: ``send`` does.
         """
         self._ahead = ahead
         self._make_gateway = make_gateway
@@ -74,9 +78,19 @@ class GatewayDriver:
         self._wake = asyncio.Event()
         self.gateway = make_gateway()
         self._keep = keep
-        self._recall = Recall(store, keep=keep)
+        self._lapses = Lapses(
+            store=store,
+            plane=plane,
+            clock=clock,
+            recall=self._recall_some,
+            tell=self._say_each if say is None else say,
+            wake=self._wake.set,
+        )
+        self._recall = Recall(store, keep=keep, lapses=self._lapses)
         self._refused: Counter[ErrorCode | str] = Counter()
         self._arrivals = Arrivals()
+        self._unsaid: Plan | None = None
+        "A batch that is durable and programmed, and not yet answered."
         self._serving = False
         "Whether a turn of the event loop is asked for to serve more datagrams."
         self._misuses = Misuses()
@@ -100,9 +114,10 @@ class GatewayDriver:
         ahead, self._ahead = self._ahead, None
         kept = read(self._store, since=since, keep=self._keep) if ahead is None else ahead.take()
         restored = restore(gateway, kept, now=now)
-        hosts, bindings = self._store.registered_count(), self._store.held_count()
+        hosts, bindings = kept.counts
         self._refused += self.gateway.refusals
         self.gateway = gateway
+        self._lapses.reset()
         self._recall.begin()
         if hosts:
             log(Message.RESTORED, hosts=hosts, bindings=bindings)
@@ -214,9 +229,20 @@ class GatewayDriver:
 
     async def run(self) -> None:
         """Carry out effects until cancelled."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._lapses.run())
+            await self._run()
+
+    async def _run(self) -> None:
         while True:
             await self._wait()
             self._wake.clear()
+            if self._lapses.failed is not None:
+                self._say()
+                _log_failed(self._lapses.failed)
+                await self._lapses.drain()
+                await self._begin_again()
+                await asyncio.sleep(AFTER_FAILURE_SECONDS)
             now = self._clock.now()
             self._look(now)
             self.gateway.handle_timer(now=now)
@@ -224,7 +250,11 @@ class GatewayDriver:
             self._arrivals.begin()
             if effects:
                 await self._carry_out(in_order(effects))
-            self._arrivals.answered()
+            else:
+                self._say()
+                self._arrivals.answered()
+            if not self._wake.is_set():
+                self._say()
             self._recall.fold(self.gateway)
 
     def _look(self, now: float) -> None:
@@ -253,11 +283,15 @@ class GatewayDriver:
             self._plane.apply(plan.unprogram)
             if plan.persist:
                 written = self._store.submit(plan.persist, now=self._clock.now())
+                self._say()
                 await asyncio.wrap_future(written)
+            self._say()
             durable = True
             self._program(plan)
         except (StoreError, PlaneError) as error:
-            log(Message.STORE_FAILED if isinstance(error, StoreError) else Message.PLANE_FAILED, error=str(error))
+            self._say()
+            _log_failed(error)
+            await self._lapses.drain()
             if durable:
                 self._take_back(plan)
             self._say_failed(plan)
@@ -265,9 +299,19 @@ class GatewayDriver:
             await self._begin_again()
             await asyncio.sleep(AFTER_FAILURE_SECONDS)
             return
-        for each in plan.answer:
-            self._send(each.data, each.peer)
-        log_all(_lines(plan))
+        self._unsaid = plan
+
+    def _say(self) -> None:
+        """Send the answers of the batch that was carried out last, unless that has been done.
+
+        Where another batch waits it is given to the store first, which has then something to do meanwhile.
+        """
+        plan, self._unsaid = self._unsaid, None
+        if plan is not None:
+            for each in plan.answer:
+                self._send(each.data, each.peer)
+            self._arrivals.answered()
+            log_all(_lines(plan))
 
     def _program(self, plan: Plan) -> None:
         self._plane.apply(plan.program)
@@ -306,6 +350,14 @@ class GatewayDriver:
             if not _is_unasked(each):
                 self._send(_internal_error(each), each.peer)
 
+    def _recall_some(self, gateway: Gateway, owners: Sequence[Owner]) -> None:
+        self._recall.need(gateway, owners, now=self._clock.now())
+        self._wake.set()
+
+    def _say_each(self, farewells: Farewells) -> None:
+        for data, peer in farewells.each():
+            self._send(data, peer)
+
     async def _begin_again(self) -> None:
         """After a failure the store is what is true: rebuild the gateway from it, as soon as it can be read.
 
@@ -327,6 +379,10 @@ class GatewayDriver:
     def stop(self) -> None:
         """Log nothing more."""
         self._misuses.close()
+
+
+def _log_failed(error: StoreError | PlaneError) -> None:
+    log(Message.STORE_FAILED if isinstance(error, StoreError) else Message.PLANE_FAILED, error=str(error))
 
 
 def _begun(plan: Plan) -> dict[BindingKey, None]:

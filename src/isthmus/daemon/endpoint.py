@@ -18,6 +18,7 @@ from isthmus.address import Address, Family
 from isthmus.border.effect import Peer
 from isthmus.daemon.datagrams import AT_ONCE, Datagrams
 from isthmus.errors import ConfigError, WireError
+from isthmus.rsip.ended import Farewells
 from isthmus.wire.rsip.stream import MessageStream
 
 IDLE_SECONDS = 3600.0
@@ -117,6 +118,12 @@ class DatagramEndpoint:
         self._waiting.append((data, peer))
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def say(self, farewells: Farewells) -> None:
+        """Send very many datagrams, behind what waits."""
+        self._flush()
+        if self._socket.fileno() >= 0:
+            self._datagrams.say(farewells)
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -43,6 +43,7 @@ from isthmus.daemon.terms import (
     tunnel_ends,
 )
 from isthmus.errors import PlaneError, StoreError
+from isthmus.rsip.ended import Farewells
 from isthmus.rsip.gateway import Gateway
 from isthmus.store import DEPARTED_SECONDS, LeaseStore, open_store
 
@@ -72,6 +73,7 @@ class GatewayRole:
             self._occupied = contextlib.ExitStack()
             undo.callback(self._close_store)
             self._occupied.enter_context(occupy_store(self._store))
+            self._place_key = self._store.place_key()
             since = clock.now() - max(self._section.rest, DEPARTED_SECONDS)
             ahead = ReadAhead(self._store, since=since, keep=HOSTS_AT_HAND)
             self._plane = self._make_plane(planes)
@@ -82,6 +84,7 @@ class GatewayRole:
                 plane=self._plane,
                 clock=clock,
                 send=self._send,
+                say=self._say,
                 ahead=ahead,
             )
             undo.callback(self._driver.stop)
@@ -141,7 +144,7 @@ class GatewayRole:
             realm_near=self._near,
             realm=config.realm_number(self._section.realm),
             tunnel_ends=tunnel_ends(config),
-            pool=pool(config),
+            pool=pool(config, self._place_key),
             policy=policy(config),
             link_mtu=link_mtu(config),
             gre_checksum=self._section.gre_checksum,
@@ -154,6 +157,10 @@ class GatewayRole:
             self._streams[peer.address.family].send(data, peer)
         elif peer.address.family in self._datagrams:
             self._datagrams[peer.address.family].send(data, peer)
+
+    def _say(self, farewells: Farewells) -> None:
+        if Family.IPV4 in self._datagrams:
+            self._datagrams[Family.IPV4].say(farewells)
 
     async def start(self) -> None:
         """Take up what the store holds, then serve: nobody is answered before the plane is right."""

@@ -7,18 +7,19 @@ import asyncio
 import hashlib
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from isthmus.address import Address
+from isthmus.address import Address, Family
 from isthmus.border.crossing import Tunnel, Way
 from isthmus.border.effect import Bind, Deregister, Ending, Lapse, Register, Remap, Unbind
 from isthmus.border.plain import Hosts, PlainLeases, as_effects
-from isthmus.border.realm import Border
+from isthmus.border.realm import Border, End
 from isthmus.border.verdict import Miss, Reason, Violation
 from isthmus.daemon.clock import Clock
 from isthmus.daemon.config import Config
 from isthmus.daemon.messages import Message, log
 from isthmus.daemon.offloop import off_loop
+from isthmus.daemon.rtnetlink import GROUP_LINK, heard, listen
 from isthmus.errors import PlaneError
 from isthmus.plane import Planned, Programmable, one_by_one
 from isthmus.plane.link import Port
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 DAY_SECONDS = 86400.0
 _NUMBERED = 1000
+_AT_ONCE = 64
 LOOK_SECONDS = 1.0
 """How often to look whether an interface was made anew: it is another one then, and knows nothing of us."""
 
@@ -75,12 +77,13 @@ class MachinePlane:
         self._fast: KernelPlane | None = None
         self._table: SharedTable | None = None
         "Where the slow path looks up what the fast path keeps."
-        self._routes: UniformRoutes | None = None
+        self._routes: list[UniformRoutes[Any, Any]] = []
         self._watched: dict[int, Port | NativeSender] = {}
         self._features = Features()
         self._daily: asyncio.TimerHandle | None = None
         self._forgetting: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
+        self._links: socket.socket | None = None
         self._indexes: dict[str, int] = {}
         self._down: dict[Way, Address] = {}
         "Which ways are down, and who said so: what the log has."
@@ -192,16 +195,36 @@ class MachinePlane:
         else:
             log(Message.INTERFACE_ANEW, interfaces=anew)
 
+    def _follow_devices(self) -> None:
+        """Hear of interfaces that move: a device's other end may, to where its program is."""
+        if not any(realm.end is End.HOST for realm in self._border.realms):
+            return
+        try:
+            self._links = listen(GROUP_LINK)
+        except OSError as error:
+            log(Message.PLANE_FAILED, error=f"changes of interfaces: {error.strerror}")
+        else:
+            asyncio.get_running_loop().add_reader(self._links.fileno(), self._renew_devices, self._links)
+
+    def _renew_devices(self, news: socket.socket) -> None:
+        for _ in heard(news, _AT_ONCE):
+            pass
+        if self._fast is not None:
+            self._fast.renew_devices()
+
     def _follow_routes(self, fast: KernelPlane) -> None:
         """Let the fast path know which destinations go the same way; without that it asks about each."""
         from isthmus.daemon.uniform_routes import UniformRoutes
 
+        over_ipv6 = any(end.address.family is Family.IPV6 for end in self._border.tunnel_ends)
         try:
-            self._routes = UniformRoutes(fast.groups)
+            self._routes.append(UniformRoutes(fast.groups))
+            if over_ipv6:
+                self._routes.append(UniformRoutes(fast.groups6))
         except PlaneError as error:
             log(Message.PLANE_FAILED, error=str(error))
-        else:
-            self._routes.start()
+        for each in self._routes:
+            each.start()
 
     def _stale(self, standing: Iterable[Register | Bind | Remap]) -> list[Unbind | Deregister]:
         """What the slow path holds and should not."""
@@ -229,6 +252,7 @@ class MachinePlane:
             asyncio.get_running_loop().add_reader(self._fast.fileno(), self._report)
             self._forget_daily()
             self._follow_interfaces()
+            self._follow_devices()
             self._follow_routes(self._fast)
         self._watch()
 
@@ -391,9 +415,9 @@ class MachinePlane:
         self._features.restore()
 
     def _unwatch(self) -> None:
-        if self._routes is not None:
-            self._routes.close()
-            self._routes = None
+        for each in self._routes:
+            each.close()
+        self._routes.clear()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -401,6 +425,10 @@ class MachinePlane:
         for descriptor in self._watched:
             loop.remove_reader(descriptor)
         self._watched.clear()
+        if self._links is not None:
+            loop.remove_reader(self._links.fileno())
+            self._links.close()
+            self._links = None
         for timer in (self._daily, self._look, self._forgetting):
             if timer is not None:
                 timer.cancel()

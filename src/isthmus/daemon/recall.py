@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from itertools import islice
 
-from isthmus.address import Address, Family
 from isthmus.border.binding import Owner
+from isthmus.daemon.lapses import Lapses
 from isthmus.rsip.gateway import Gateway
 from isthmus.store import LeaseStore
 
@@ -21,8 +20,6 @@ HOSTS_AT_HAND = 40_000
 AHEAD_SECONDS = 0.25
 """How far ahead deadlines are read from the store."""
 RECALLED_AT_ONCE = 512
-LAPSED_AT_ONCE = 2048
-"""How many folded hosts end in one go, if as many as would be recalled at once have run out."""
 _SPARE, _MOST_SPARE = 8, 1024
 """Hosts are folded when there is one more for each so many, but no more than so many in one go."""
 
@@ -30,28 +27,28 @@ _SPARE, _MOST_SPARE = 8, 1024
 class Recall:
     """Folds and recalls the hosts of one gateway."""
 
-    def __init__(self, store: LeaseStore, *, keep: int = HOSTS_AT_HAND) -> None:
+    def __init__(self, store: LeaseStore, *, keep: int = HOSTS_AT_HAND, lapses: Lapses | None = None) -> None:
         """Put the parts together.
 
         Args:
             store: What knows all hosts.
             keep: How many hosts may stay in memory.
+            lapses: Ends very many that have run out; None: each is recalled.
         """
         self._store = store
+        self._lapses = lapses
         self._keep = keep
         self._looked_until = -math.inf
         "Every folded host that has a deadline before this has been recalled."
         self._not_before = -math.inf
         self._most = RECALLED_AT_ONCE
-        self._lapses = False
-        "Whether very many ended in one go when last looked."
         self._fold_beyond = keep + _spare(keep)
         "Hosts are folded when more are at hand."
 
     def begin(self) -> None:
         """Begin with a gateway that was just restored."""
         self._looked_until = self._not_before = -math.inf
-        self._most, self._lapses = RECALLED_AT_ONCE, False
+        self._most = RECALLED_AT_ONCE
         self._fold_beyond = self._keep + _spare(self._keep)
 
     def need(self, gateway: Gateway, owners: Iterable[Owner], *, now: float) -> int:
@@ -70,7 +67,7 @@ class Recall:
         return len(wanted)
 
     def look(self, gateway: Gateway, *, now: float) -> None:
-        """Recall some of those whose deadline comes soon, the soonest first; where very many have passed, end them.
+        """Recall some of those whose deadline comes soon, the soonest first; where very many have passed, end those.
 
         Raises:
             StoreUnavailable: the store cannot be read.
@@ -78,15 +75,11 @@ class Recall:
         until = now + AHEAD_SECONDS
         if not len(gateway.folding) or now < self._not_before or self._looked_until >= until - AHEAD_SECONDS / 2:
             return
-        if self._lapses:
-            # Those who have run out are asked for once more: who is due would be told again and again.
-            self._lapses = self._lapse(gateway, now)
-            if self._lapses:
-                return
+        if self._lapses is not None and self._lapses.active:
+            return
         due = self._store.due(before=until, limit=self._most)
         if len(due) == self._most:
-            self._lapses = self._lapse(gateway, now)
-            if self._lapses:
+            if self._lapses is not None and self._lapses.begin(gateway, now=now):
                 return
             soonest = self._store.soonest()
             if soonest is not None and soonest > now:
@@ -100,32 +93,19 @@ class Recall:
             # Those who are here already and have not yet ended stand before the others.
             self._most *= 2
 
-    def _lapse(self, gateway: Gateway, now: float) -> bool:
-        """End what very many folded hosts have, if it has run out; whether there was enough of it."""
-        passed = math.nextafter(now, math.inf)  # What ends now has ended.
-        found = self._store.lapsing(gateway.realm_near, before=passed, limit=LAPSED_AT_ONCE)
-        hosts = found.hosts
-        if len(hosts.address) < RECALLED_AT_ONCE // 2:
-            return False
-        lapses = gateway.folding.lapse(hosts, found.leases, now=now)
-        # Of whom the store does not know all cannot lapse, and must not stay before the others.
-        gone = (Owner(hosts.near, Address(Family.IPV4, each)) for each in hosts.address[hosts.gone].tolist())
-        left = islice((owner for owner in gone if owner in gateway.folding), RECALLED_AT_ONCE)
-        self.need(gateway, left, now=now)
-        return lapses
-
     def pause(self, *, until: float) -> None:
         """Take word that a store cannot be read: it is not asked for deadlines before this, in seconds since 1970."""
         self._not_before = until
 
     def timer(self, gateway: Gateway) -> float | None:
         """When to look again, in seconds since 1970."""
-        return max(self._looked_until - AHEAD_SECONDS / 2, self._not_before) if len(gateway.folding) else None
+        if not len(gateway.folding) or (self._lapses is not None and self._lapses.active):
+            return None
+        return max(self._looked_until - AHEAD_SECONDS / 2, self._not_before)
 
     def fold(self, gateway: Gateway) -> None:
         """Fold idle hosts, if there are many; everything that was taken from the gateway must be in the store."""
         folding = gateway.folding
-        folding.settle()
         if folding.at_hand > self._fold_beyond:
             folding.fold(keep=self._keep, until=self._looked_until)
             # Who has an open connection cannot be folded, and is not to be looked at with every batch.

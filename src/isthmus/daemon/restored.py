@@ -79,7 +79,7 @@ def read(store: LeaseStore, *, since: float, keep: int) -> Snapshot | Standing:
     Raises:
         StoreUnavailable: it cannot be read.
     """
-    if max(store.registered_count(), store.held_count(), store.ended_count(since=since)) > min(keep // 2, READ_SINGLY):
+    if store.has_more(min(keep // 2, READ_SINGLY), ended_since=since):
         return store.standing(rested_since=since)
     return store.load(rested_since=since)
 

@@ -85,8 +85,13 @@ def border(config: Config) -> Border:
     )
 
 
-def pool(config: Config) -> Pool:
-    """The resources that a gateway leases."""
+def pool(config: Config, place_key: bytes | None = None) -> Pool:
+    """The resources that a gateway leases.
+
+    Args:
+        config: The configuration.
+        place_key: Of its store (``LeaseStore.place_key``); None: for who leases nothing.
+    """
     gateway = section(config)
     return Pool(
         config.realm_number(gateway.realm),
@@ -99,6 +104,8 @@ def pool(config: Config) -> Pool:
         slice_size=gateway.slice_size,
         rest_seconds=gateway.rest,
         quota=Quota(**gateway.quota.model_dump()),
+        computed=gateway.choice == "computed",
+        place_key=place_key,
         seed=seed(config),
     )
 

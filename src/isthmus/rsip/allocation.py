@@ -34,6 +34,7 @@ from isthmus.errors import RemoteProtocolError
 from isthmus.rsip.client import Client
 from isthmus.rsip.lending import can_lend, lenders
 from isthmus.rsip.policy import GatewayPolicy
+from isthmus.value import quick
 from isthmus.wire.rsip.codes import ErrorCode, LocalPolicy, RemotePolicy
 from isthmus.wire.rsip.likeness import Likeness
 from isthmus.wire.rsip.message import (
@@ -78,6 +79,7 @@ _MOST_LISTED_SPIS = 4096
 """SPIs that one request may list: the answer lists them again, and has to fit in a message."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteLimit:
     """What a binding lets its host talk to, and how the response says so."""
@@ -88,6 +90,7 @@ class RemoteLimit:
     ports: Ports
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judgement:
     """What is found of a request before the pool is asked: steps 12 to 15."""
@@ -99,6 +102,7 @@ class Judgement:
     "How many of any ports of any address are asked for, where that is all."
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
     """What one request gets."""

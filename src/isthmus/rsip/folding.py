@@ -9,8 +9,8 @@ was heard, and answers that are not in the store, as those of requests that chan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from isthmus.address import Address, Family
@@ -33,13 +33,24 @@ from isthmus.border.pool import Pool
 from isthmus.border.ranges import Ranges
 from isthmus.border.resource import Resource, resource_of
 from isthmus.rsip.client import Client, Transport, still_resting
-from isthmus.rsip.ended import ended_message
+from isthmus.rsip.ended import Farewells, farewells
 from isthmus.rsip.reliability import AnswerCache
 from isthmus.rsip.roster import Roster
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lapsed:
+    """What ends at once of folded hosts."""
+
+    effect: Lapse
+    ended: tuple[BindingKey, ...]
+    "Bindings of hosts that stay."
+    farewells: tuple[Farewells, ...]
+    "What hosts are told when all of it has ended."
 
 
 class Folding:
@@ -168,8 +179,24 @@ class Folding:
         order = order[ended[order] > now - rest]
         self._pool.restore_resting_runs(local[order], first[order], ports[order], until=ended[order] + rest)
 
-    def lapse(self, hosts: LapsingHosts, leases: Iterable[PlainLeases], *, now: float) -> bool:
-        """End what folded hosts hold and what has run out, without recalling them; False if there are none.
+    def can_lapse(self, hosts: LapsingHosts) -> bool:
+        """Whether ``lapse`` would end anything of theirs."""
+        return bool(self._simple(hosts).any())
+
+    def are_folded(self, near: int, addresses: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Which of many IPv4 hosts of a realm are folded."""
+        return self._roster.are_folded(near, addresses)
+
+    def _simple(self, hosts: LapsingHosts) -> NDArray[np.bool_]:
+        """Which hosts are folded, and all that there is to know of them is in the store."""
+        simple = self._roster.are_folded(hosts.near, hosts.address)
+        if not self._remains or not simple.any():
+            return simple
+        owners = (Owner(hosts.near, Address(Family.IPV4, each)) for each in hosts.address.tolist())
+        return simple & [owner not in self._remains for owner in owners]
+
+    def lapse(self, hosts: LapsingHosts, leases: Iterable[PlainLeases], *, now: float) -> Lapsed | None:
+        """End what folded hosts hold and what has run out, without recalling them; None if there are none.
 
         Those who are at hand, or of whom the store does not know all, are left out. Answers to those who are gone are
         not kept any longer: a copy of a request that comes a whole lease after it is answered 301, as after a restart.
@@ -178,42 +205,39 @@ class Folding:
             hosts: Who holds it; nobody of them has a binding that is not plain.
             leases: Leases of theirs.
             now: Seconds since 1970.
+
+        Returns:
+            What a driver has to do, in order: the effect, which is not among the gateway's, and when it is carried out
+            the messages; then call ``settle``.
         """
         import numpy as np
 
         hosts = hosts.at(hosts.address.argsort())
-        simple = self._roster.are_folded(hosts.near, hosts.address)
-        if self._remains:
-            owners = (Owner(hosts.near, Address(Family.IPV4, each)) for each in hosts.address.tolist())
-            simple &= [owner not in self._remains for owner in owners]
-        hosts = hosts.at(simple)
+        hosts = hosts.at(self._simple(hosts))
         if not len(hosts.address):
-            return False
+            return None
         ended = tuple(each.at(np.isin(each.owner, hosts.address)) for each in leases)
         gone = hosts.at(hosts.gone)
         self._roster.lapse(gone.near, gone.address, gone.client_id)
-        self._roster.effects.append(Lapse(leases=ended, hosts=Hosts(near=gone.near, address=gone.address)))
+        keys: list[BindingKey] = []
+        said: list[Farewells] = []
         for each in ended:
             self._pool.release_runs(each.local, each.first, each.ports, now=now)
             whose = hosts.address.searchsorted(each.owner)
             stays = ~hosts.gone[whose]
-            staying, bind_ids = hosts.at(whose[stays]), each.bind_id[stays].tolist()
-            owners = (Owner(hosts.near, Address(Family.IPV4, number)) for number in staying.address.tolist())
-            self._ending.update(map(BindingKey, owners, bind_ids))
-            self._tell(staying, bind_ids)
-        self._tell(gone, [None] * len(gone.address))
-        return True
+            if stays.any():
+                staying = hosts.at(whose[stays])
+                owners = (Owner(hosts.near, Address(Family.IPV4, number)) for number in staying.address.tolist())
+                keys += map(BindingKey, owners, each.bind_id[stays].tolist())
+                said.append(farewells(staying, each.bind_id[stays]))
+        self._ending.update(keys)
+        said.append(farewells(gone))
+        effect = Lapse(leases=ended, hosts=Hosts(near=gone.near, address=gone.address))
+        return Lapsed(effect=effect, ended=tuple(keys), farewells=tuple(said))
 
-    def _tell(self, hosts: LapsingHosts, bind_ids: Sequence[int | None]) -> None:
-        """Tell hosts that a binding has ended (RFC 3103 §9.13), or their registration (§9.5.3)."""
-        columns = (hosts.address.tolist(), hosts.port.tolist(), hosts.client_id.tolist())
-        for address, port, client_id, bind_id in zip(*columns, bind_ids, strict=True):
-            peer = Peer(hosts.near, Address(Family.IPV4, address), port)
-            self._roster.effects.append(Send(data=ended_message(client_id, bind_id), peer=peer))
-
-    def settle(self) -> None:
-        """Take word that every effect that was taken from the gateway is carried out."""
-        self._ending.clear()
+    def settle(self, ended: Iterable[BindingKey]) -> None:
+        """Take word that what ``lapse`` ended of hosts that stay has ended in the store."""
+        self._ending.difference_update(ended)
 
     def fold(self, *, keep: int, until: float) -> int:
         """Forget hosts that have been idle, for the store knows all of them; returns how many.

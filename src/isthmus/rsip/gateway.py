@@ -40,6 +40,7 @@ from isthmus.rsip.request import UNASKED, Repeat, Request, Silence
 from isthmus.rsip.roster import Roster
 from isthmus.rsip.service import Service
 from isthmus.rsip.states import CLIENT_REFUSAL, REQUESTED, ClientEvent, ClientState, Transition
+from isthmus.rsip.usual import Usual
 from isthmus.wire.rsip.codes import PORT, VERSION, ErrorCode, MessageType, known
 from isthmus.wire.rsip.envelope import HEADER_OCTETS
 from isthmus.wire.rsip.message import (
@@ -107,6 +108,15 @@ class Gateway:
         """Which hosts the store alone knows: they must be recalled before anything that concerns them is asked here."""
         self._requests = RateLimit(policy.requests_per_second, burst=policy.requests_burst)
         self._errors = RateLimit(policy.errors_per_second)
+        self._usual = Usual(
+            self._service.usual,
+            realm_near=realm_near,
+            policy=policy,
+            pool=pool,
+            roster=self._roster,
+            answers=self._answers,
+            requests=self._requests,
+        )
         self.refusals: Counter[ErrorCode | str] = Counter()
         """How many control messages were not served: by the error answered, or "stale", "duplicate", "rate" (nothing
         was said), "stranger" (from where nobody may register, or from the far realm), "error" (an ERROR_RESPONSE)."""
@@ -119,7 +129,9 @@ class Gateway:
 
     def receive_datagram(self, data: bytes, peer: Peer, *, now: float) -> None:
         """Take one UDP datagram, which is one message (RFC 3103 §9)."""
-        self._receive(data, peer, now)
+        usual = self._usual.serve(data, peer, now=now)
+        if not usual:
+            self._receive(data, peer, now, counted=usual is None)
 
     def receive_message(self, data: bytes, peer: Peer, *, now: float) -> None:
         """Take one message that was cut from a TCP stream; ``peer.connection`` says which."""
@@ -276,7 +288,7 @@ class Gateway:
 
     # The order of checks
 
-    def _receive(self, data: bytes, peer: Peer, now: float) -> None:
+    def _receive(self, data: bytes, peer: Peer, now: float, *, counted: bool = False) -> None:
         self._catch_up(peer.owner, now)
         # Silent: nothing of RSIP is served to the far realm (spec 19).
         if peer.realm != self.realm_near:
@@ -286,7 +298,8 @@ class Gateway:
         before = len(self._roster.effects)
         freshness = None
         try:
-            self._check_rate(data, request)
+            if not counted:
+                self._check_rate(data, request)
             envelope = self._open(data, request)
             freshness = self._judge_freshness(data, envelope, request)
             served = self._serve(envelope, request)

@@ -140,6 +140,13 @@ class AnswerCache:
             return Freshness.RESTART, b""
         return Freshness.STALE, b""
 
+    def is_fresh(self, owner: Owner, port: int, *, counter: int, now: float) -> bool:
+        """Whether a request is newer than the last one that was answered, if there is one: no copy, and not old."""
+        self._forget(now)
+        ports = self._last.get(owner)
+        last = None if ports is None else ports.get(port)
+        return last is None or is_newer(counter, last.counter)
+
     def keep(self, remember: Remember, *, durable: bool = True) -> None:
         """Keep an answer; it takes the place of the one before from that address and port.
 

@@ -17,11 +17,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from isthmus.address import Address
-from isthmus.border.binding import Binding, BindingKey, Lease, Owner, Registration
+from isthmus.border.binding import Binding, BindingKey, Lease, Method, Owner, Registration
+from isthmus.border.crossing import TunnelKind
 from isthmus.border.effect import Bind, Deregister, Effect, Ending, Extend, Prolong, Register, Unbind
 from isthmus.border.pool import Pool
 from isthmus.border.ranges import Ranges
 from isthmus.border.resource import Resource, resource_of
+from isthmus.border.selector import Selector
 from isthmus.rsip.allocation import Allocation
 from isthmus.rsip.client import Client, Held
 from isthmus.rsip.deadline import Deadlines
@@ -122,19 +124,34 @@ class Roster:
         """Make a binding of what was allocated; who lends ports to it gives them up first."""
         for bind_id, ports in allocation.lent:
             self._rebind(client, bind_id, lend(client.bindings[bind_id].binding, ports), now=now)
-        client.last_bind_id += 1
-        held = Held(
-            binding=Binding(
-                key=BindingKey(client.owner, client.last_bind_id),
-                selectors=allocation.selectors,
-                crossing=self._ends.tunnel(client.owner.address, allocation.tunnel_kind),
-            ),
-            lease=Lease(client_id=client.client_id, method=allocation.method, granted_at=now, expires_at=now + seconds),
-            expires_at=now + seconds,
+        return self.hold(
+            client, allocation.selectors, allocation.tunnel_kind, allocation.method, seconds=seconds, now=now
         )
-        self._hold(client, held)
-        self.effects.append(Bind(binding=held.binding, lease=held.lease))
-        self._prolong(client, held.expires_at)
+
+    def hold(
+        self,
+        client: Client,
+        selectors: tuple[Selector, ...],
+        tunnel_kind: TunnelKind,
+        method: Method,
+        *,
+        seconds: int,
+        now: float,
+    ) -> Held:
+        """Make a binding of what was taken from the pool."""
+        client.last_bind_id += 1
+        until = now + seconds
+        binding = Binding(
+            key=BindingKey(client.owner, client.last_bind_id),
+            selectors=selectors,
+            crossing=self._ends.tunnel(client.owner.address, tunnel_kind),
+        )
+        lease = Lease(client_id=client.client_id, method=method, granted_at=now, expires_at=until)
+        held = Held(binding=binding, lease=lease, expires_at=until)
+        client.bindings[binding.key.bind_id] = held
+        self._deadlines.set(binding.key, until)
+        self.effects.append(Bind(binding=binding, lease=lease))
+        self._prolong(client, until)
         self._transit(client, ClientEvent.BIND, now)
         return held
 
@@ -271,7 +288,7 @@ class Roster:
         if client is None:
             return False
         one = Held(binding=binding, lease=lease, expires_at=lease.expires_at)
-        self._hold(client, one)
+        self._take_up(client, one)
         client.expires_at = max(client.expires_at, one.expires_at)
         client.last_bind_id = max(client.last_bind_id, binding.key.bind_id)
         client.state = ClientState.ASSIGNED
@@ -311,7 +328,7 @@ class Roster:
         self._client_ids.add(client.client_id)
         self._deadlines.set(BindingKey(client.owner, 0), client.expires_at)
 
-    def _hold(self, client: Client, held: Held) -> None:
+    def _take_up(self, client: Client, held: Held) -> None:
         client.bindings[held.binding.key.bind_id] = held
         _note_loans(client, held)
         self._deadlines.set(held.binding.key, held.expires_at)

@@ -24,7 +24,9 @@ from isthmus.rsip.reliability import LAST_COUNTER
 from isthmus.rsip.request import Request
 from isthmus.rsip.roster import Roster
 from isthmus.rsip.states import ClientEvent
+from isthmus.rsip.usual import Admission, Grant
 from isthmus.wire.rsip.codes import ErrorCode, LocalPolicy, MessageType, Method, RemotePolicy
+from isthmus.wire.rsip.likeness import Likeness
 from isthmus.wire.rsip.message import (
     AssignResponseRsapIp,
     DeregisterResponse,
@@ -95,6 +97,10 @@ class Service:
             MessageType.QUERY_REQUEST: self._query,
         }
         "Every message that is served to a registered host."
+        self.usual: dict[Likeness, Admission | Grant] = {}
+        "How messages were granted over UDP that others may be like."
+        self._for_ever = ceiling is None
+        self._one_family = len({address.family for address in pool.shared_addresses}) == 1
         self._served = frozenset(kind for kind in MessageType if self._serves(kind))
 
     def serves(self, kind: MessageType) -> bool:
@@ -131,6 +137,9 @@ class Service:
         key = rule.local_policy, rule.remote_policy, rule.ipsec
         template = None if envelope.like is None else self._admissions.get(key)
         if template is not None and request.counter is not None:
+            self._learn(
+                envelope, request, Admission(rule=rule, family=owner.address.family, seconds=seconds, answer=template)
+            )
             return template.fill(client.client_id, request.counter)
         response = RegisterResponse(
             client_id=ClientId(client.client_id),
@@ -174,6 +183,15 @@ class Service:
         key = allocation.alike, seconds, endpoint, address.family
         template = None if key[0] is None else self._grants.get(key)
         if template is not None and ports is not None and request.counter is not None:
+            if allocation.alike is not None and self._for_ever and self._one_family:
+                how = Grant(
+                    judged=allocation.alike,
+                    policies=(client.local_policy, client.remote_policy),
+                    family=client.owner.address.family,
+                    seconds=seconds,
+                    answer=template,
+                )
+                self._learn(envelope, request, how)
             return template.fill(client.client_id, bind_id, address.octets, ports.pairs[0][0], request.counter)
         response = response_to(
             message,
@@ -189,6 +207,13 @@ class Service:
                 self._grants.clear()
             self._grants[key] = Template(response, *parts, response.message_counter)
         return response
+
+    def _learn(self, envelope: Envelope, request: Request, how: Admission | Grant) -> None:
+        """Take note of how a message was granted, if others may be like it."""
+        if envelope.like is not None and request.udp:
+            if len(self.usual) >= _MOST_TEMPLATES:
+                self.usual.clear()
+            self.usual[envelope.like] = how
 
     def _extend(self, client: Client, request: Request, envelope: Envelope) -> Message:
         """RFC 3103 §9.10, §9.11; always answered, since a UDP host would ask again (spec I18)."""

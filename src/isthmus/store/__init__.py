@@ -69,6 +69,11 @@ class Snapshot:
     resting: tuple[tuple[float, Resource], ...]
     "What was given back and when (seconds since 1970), oldest first, within the time asked for; less what is held."
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many hosts are registered, and how many bindings stand."""
+        return len(self.registrations), len(self.bindings)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalled:
@@ -126,6 +131,24 @@ class Standing:
     odd_resting: tuple[tuple[float, Resource], ...]
     "Everything else that was given back: when (seconds since 1970) and what, oldest first; be it held again by now."
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many hosts are registered, and how many bindings stand."""
+        hosts = sum(len(each.address) for each in self.hosts)
+        return hosts + len(self.other_hosts), sum(map(len, self.plain)) + len(self.odd)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LapsingMark:
+    """A place among what runs out; see ``LeaseStore.lapsing``."""
+
+    stays: bool
+    "Hosts whose registration runs out come first, then leases of hosts that stay."
+    deadline: float
+    "Seconds since 1970."
+    number: int
+    "Of what has the same deadline: a host's address, or where a lease stands among all."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lapsing:
@@ -133,6 +156,8 @@ class Lapsing:
 
     hosts: LapsingHosts
     leases: tuple[PlainLeases, ...]
+    after: LapsingMark | None
+    "Where the next ones are; None: there are no more."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,13 +249,15 @@ class LeaseStore(Protocol):
             limit: Return not more owners than this.
         """
 
-    def lapsing(self, near: int, *, before: float, limit: int) -> Lapsing:
+    def lapsing(self, near: int, *, before: float, limit: int, after: LapsingMark | None = None) -> Lapsing:
         """Tell what runs out of IPv4 hosts that hold nothing but plain leases and have had an answer over UDP.
 
         Args:
             near: Number of their realm.
             before: What has its deadline before this, in seconds since 1970.
             limit: About as many hosts, and as many leases of others, are returned at a time, soonest first.
+            after: Those that come after a mark that an earlier call with the same ``before`` gave; what it told may be
+                on its way out.
 
         Raises:
             StoreUnavailable: the store cannot be read.
@@ -251,8 +278,16 @@ class LeaseStore(Protocol):
     def registered_count(self) -> int:
         """How many hosts are registered."""
 
-    def ended_count(self, *, since: float) -> int:
-        """How many tenures ended at or after a time (seconds since 1970)."""
+    def has_more(self, than: int, *, ended_since: float) -> bool:
+        """Tell whether there are more than so many hosts, or bindings, or tenures that ended lately, without counting.
+
+        Args:
+            than: So many of one of them.
+            ended_since: What ended before this, in seconds since 1970, does not matter.
+
+        Raises:
+            StoreUnavailable: the store cannot be read.
+        """
 
     def who_had(
         self, address: Address, *, port: int | None, at: float | None, now: float | None = None
@@ -285,6 +320,13 @@ class LeaseStore(Protocol):
 
     def owner_of(self, client_id: int) -> Owner | None:
         """The host that a client ID belongs to now."""
+
+    def place_key(self) -> bytes:
+        """The 32 random octets that keep places secret (``border.place``): drawn once, when the store was made.
+
+        Raises:
+            StoreUnavailable: the store cannot be read.
+        """
 
     def close(self) -> None:
         """Let go of the store."""

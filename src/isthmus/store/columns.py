@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ _AT_ONCE = 1 << 16
 _LAST_PLACE = (1 << 63) - 1
 _LAST_ADDRESS = b"\xff" * 17
 "After every address."
+_AllHosts = tuple[tuple[HostColumns, ...], tuple[Registration, ...]]
 _Rest = tuple[int, int, int, float]
 
 
@@ -55,21 +57,33 @@ def standing_of(
     )
 
 
-def read_standing(connection: sqlite3.Connection, tables: Reading, *, rested_since: float) -> Standing:
+def read_standing(
+    connection: sqlite3.Connection, another: sqlite3.Connection, tables: Reading, *, rested_since: float
+) -> Standing:
     """Read what stands from tables, without an object for each lease (see ``LeaseStore``).
 
     Args:
         connection: Where the tables are, in a transaction.
-        tables: The same.
+        another: One more to the same tables, which a thread reads through: SQLite works without the interpreter.
+        tables: What ``connection`` leads to.
         rested_since: As for ``LeaseStore.load``.
     """
+    with ThreadPoolExecutor(1, "read-hosts") as thread:
+        hosts = thread.submit(lambda: (tuple(_read_hosts(another)), _read_other_hosts(another)))
+        return _read_standing(connection, tables, hosts, rested_since)
+
+
+def _read_standing(
+    connection: sqlite3.Connection, tables: Reading, hosts: Future[_AllHosts], rested_since: float
+) -> Standing:
+    plain = tuple(_read_plain(connection, tables))
     odd_plain, odd = plain_of(sorted(tables.odd(), key=lambda each: each.binding.key))
     resting, odd_resting = resting_of((at, each) for at, _, each in tables.odd_ended(rested_since))
     return Standing(
-        plain=(*_read_plain(connection, tables), *odd_plain),
+        plain=(*plain, *odd_plain),
         odd=odd,
-        hosts=tuple(_read_hosts(connection)),
-        other_hosts=read_registrations(connection.execute(plain_sql.OTHER_HOSTS)),
+        hosts=hosts.result()[0],
+        other_hosts=hosts.result()[1],
         departed=tuple(sorted(tables.answers(sql.DEPARTED, (rested_since,)), key=lambda each: each.owner)),
         resting=(*_read_resting(connection, rested_since), *resting),
         odd_resting=odd_resting,
@@ -169,6 +183,10 @@ def _read_hosts_of(
         if not rows:
             return
         after = last
+
+
+def _read_other_hosts(connection: sqlite3.Connection) -> tuple[Registration, ...]:
+    return read_registrations(connection.execute(plain_sql.OTHER_HOSTS))
 
 
 def _read_resting(connection: sqlite3.Connection, since: float) -> Iterator[RestColumns]:

@@ -7,19 +7,20 @@ a batch that fails is taken back line by line.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeVar, assert_never
 
-from isthmus.address import Address, Prefix
+from isthmus.address import Address, Family, Prefix
 from isthmus.border.binding import BindingKey, Owner, Registration
 from isthmus.border.effect import Bind, Deregister, Durable, Ending, Extend, Prolong, Register, Remember, Unbind
 from isthmus.border.plain import Single, one_by_one
 from isthmus.border.resource import Resource, resource_of
 from isthmus.border.table import BindingTable
 from isthmus.errors import Conflict
-from isthmus.store import DEPARTED_SECONDS, Held, Lapsing, Recalled, Snapshot, Standing, Tenure
+from isthmus.store import DEPARTED_SECONDS, Held, Lapsing, LapsingMark, Recalled, Snapshot, Standing, Tenure
 from isthmus.store.entry import place_of
 from isthmus.store.holding import covers, not_held
 from isthmus.store.outcome import done
@@ -58,6 +59,7 @@ class MemoryStore:
         self._departed: dict[Owner, float] = {}
         "The answers whose hosts have left, earliest first."
         self._table = BindingTable()
+        self._place_key = secrets.token_bytes(32)
         self._undo: list[Callable[[], object]] = []
 
     def load(self, *, rested_since: float) -> Snapshot:
@@ -100,17 +102,27 @@ class MemoryStore:
 
     def due(self, *, before: float, limit: int) -> tuple[Owner, ...]:
         """Tell whose deadline is before a time, soonest first (see ``LeaseStore``)."""
+        found = sorted((deadline, owner) for owner, deadline in self._soonest(before).items())
+        return tuple(owner for _, owner in found[:limit])
+
+    def _soonest(self, before: float) -> dict[Owner, float]:
+        """The soonest deadline of each host, where that is before a time."""
         soonest: dict[Owner, float] = {}
         for owner, deadline in self._deadlines():
             soonest[owner] = min(deadline, soonest.get(owner, deadline))
-        found = sorted((deadline, owner) for owner, deadline in soonest.items() if deadline < before)
-        return tuple(owner for _, owner in found[:limit])
+        return {owner: deadline for owner, deadline in soonest.items() if deadline < before}
 
-    def lapsing(self, near: int, *, before: float, limit: int) -> Lapsing:
+    def lapsing(self, near: int, *, before: float, limit: int, after: LapsingMark | None = None) -> Lapsing:
         """Tell what runs out (see ``LeaseStore``)."""
-        from isthmus.store.lapsing import lapsing_of
+        from isthmus.store.lapsing import is_host, lapsing_of
 
-        return lapsing_of(self.recall(self.due(before=before, limit=limit)), near, before=before)
+        due = self._soonest(before).items()
+        found = sorted((at, owner.address.number) for owner, at in due if is_host(owner, near))
+        rest = [each for each in found if after is None or each > (after.deadline, after.number)]
+        page = rest[:limit]
+        owners = [Owner(near, Address(Family.IPV4, number)) for _, number in page]
+        mark = LapsingMark(stays=False, deadline=page[-1][0], number=page[-1][1]) if len(rest) > limit else None
+        return lapsing_of(self.recall(owners), near, before=before, after=mark)
 
     def soonest(self) -> float | None:
         """The soonest deadline of a binding or a registration."""
@@ -132,9 +144,9 @@ class MemoryStore:
         """How many hosts are registered."""
         return len(self._registrations)
 
-    def ended_count(self, *, since: float) -> int:
-        """How many tenures ended at or after a time."""
-        return len(self._ended(since))
+    def has_more(self, than: int, *, ended_since: float) -> bool:
+        """Tell whether there is more than so much of anything (see ``LeaseStore``)."""
+        return max(len(self._registrations), len(self._held), len(self._ended(ended_since))) > than
 
     def submit(self, effects: Iterable[Durable], *, now: float) -> Future[None]:
         """Write a batch at once (see ``LeaseStore``)."""
@@ -199,6 +211,10 @@ class MemoryStore:
     def owner_of(self, client_id: int) -> Owner | None:
         """The host that a client ID belongs to now."""
         return self._clients.get(client_id)
+
+    def place_key(self) -> bytes:
+        """What keeps places secret (see ``LeaseStore``)."""
+        return self._place_key
 
     def close(self) -> None:
         """Do nothing: what is in memory goes with the object."""

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from isthmus.border.ranges import Ranges
 
 COUNT = "SELECT COUNT(*) FROM plain"
+SOME = "SELECT COUNT(*) FROM (SELECT 1 FROM plain LIMIT ?)"
+"No more are counted than that."
 WAYS = "SELECT number, local, kind, mtu, admit FROM way"
 ADD_WAY = "INSERT INTO way (local, kind, mtu, admit) VALUES (?, ?, ?, ?) RETURNING number"
 
@@ -45,16 +47,27 @@ DUE = "SELECT near, owner, expires_at FROM plain WHERE expires_at < ? ORDER BY e
 _ALONE = """ AND NOT EXISTS (
     SELECT 1 FROM tenure WHERE owner_realm = host.realm AND owner_address = host.address AND ended_at IS NULL)"""
 _LAPSING = """
-SELECT h.address, h.client_id, h.port, {gone}, p.way, p.place, p.last, p.near, p.owner, p.bind_id, p.expires_at FROM"""
+SELECT h.address, h.client_id, h.port, {gone}, p.way, p.place, p.last, p.near, p.owner, p.bind_id, p.expires_at,
+    h.expires_at FROM"""
 GONE = f"""{_LAPSING.format(gone=1)}
-(SELECT * FROM host WHERE expires_at < :before AND +realm = :near AND LENGTH(address) = 4 AND port IS NOT NULL{_ALONE}
-ORDER BY expires_at LIMIT :limit) AS h LEFT JOIN plain AS p ON p.near = h.realm AND p.owner = ipv4(h.address)"""  # noqa: S608 - constants
-"Hosts whose registration runs out, with their leases if they have any."
-LAPSING = f"""{_LAPSING.format(gone=0)}
-(SELECT * FROM plain WHERE expires_at < :before AND +near = :near ORDER BY expires_at LIMIT :limit) AS p
-JOIN host AS h ON h.realm = p.near AND h.address = octets(p.owner)
-WHERE h.expires_at >= :before AND h.port IS NOT NULL{_ALONE.replace("host.", "h.")}"""  # noqa: S608 - constants
-"Leases that run out of hosts that stay."
+(SELECT * FROM host
+WHERE expires_at < :before AND (expires_at, realm, address) > (:at, :near, octets(:number))
+    AND +realm = :near AND LENGTH(address) = 4 AND port IS NOT NULL{_ALONE}
+ORDER BY expires_at, realm, address LIMIT :limit) AS h
+LEFT JOIN plain AS p ON p.near = h.realm AND p.owner = ipv4(h.address)"""  # noqa: S608 - constants
+"Hosts whose registration runs out, after a mark, with their leases if they have any."
+_DUE_NEXT = """
+SELECT * FROM (SELECT * FROM plain WHERE expires_at = :at AND place > :number AND expires_at < :before AND +near = :near
+    ORDER BY place LIMIT :limit)
+UNION ALL
+SELECT * FROM (SELECT * FROM plain WHERE expires_at > :at AND expires_at < :before AND +near = :near
+    ORDER BY expires_at, place LIMIT :limit)
+LIMIT :limit"""
+LAPSING = f"""{_LAPSING.format(gone=f"h.expires_at >= :before AND h.port IS NOT NULL{_ALONE.replace('host.', 'h.')}")}
+({_DUE_NEXT}) AS p
+LEFT JOIN host AS h ON h.realm = p.near AND h.address = octets(p.owner)"""
+"""Leases that run out, after a mark. In the place of ``gone`` stands whether they are of a host that stays and that may
+lapse; those of all others count towards the limit, too."""
 SOONEST = "SELECT MIN(expires_at) FROM plain"
 _BETWEEN = " FROM plain WHERE place > ? AND place <= ?"
 PLACES = "SELECT way, place, last, near, owner, bind_id, expires_at" + _BETWEEN
@@ -76,10 +89,13 @@ HOST_AFTER = "SELECT address FROM host WHERE realm = ? AND address > ? ORDER BY 
 REALM_AFTER = "SELECT MIN(realm) FROM host WHERE realm > ?"
 OTHER_HOSTS = """
 SELECT realm, address, client_id, expires_at, local_policy, remote_policy, last_bind_id, port, counter, request, answer
-FROM host WHERE LENGTH(address) <> 4 ORDER BY realm, address"""
+FROM host
+WHERE (realm, address) IN (SELECT realm, address FROM host INDEXED BY host_due WHERE LENGTH(address) <> 4)
+ORDER BY realm, address"""
+"Found by an index that has no more than that."
 RESTING = """
 SELECT ended_at, number, realm, address, first, last FROM past WHERE ended_at >= ? ORDER BY ended_at, number"""
-ENDED_COUNT = "SELECT COUNT(*) FROM past WHERE ended_at >= ?"
+SOME_ENDED = "SELECT COUNT(*) FROM (SELECT 1 FROM past WHERE ended_at >= ? LIMIT ?)"
 
 _PAST = """
 SELECT number, realm, address, first, last, near, owner, bind_id, client_id, granted_at, ended_at, ending, expires_at

@@ -133,9 +133,14 @@ class Reading:
         """How many hosts are registered."""
         return int(self._rows(sql.HOST_COUNT)[0][0])
 
-    def ended_count(self, since: float) -> int:
-        """How many tenures ended at or after a time."""
-        return sum(int(self._rows(each, (since,))[0][0]) for each in (plain_sql.ENDED_COUNT, sql.ENDED_COUNT))
+    def has_more(self, than: int, *, ended_since: float) -> bool:
+        """Tell whether there is more than so much of anything (see ``LeaseStore``)."""
+        hosts, plain, odd = (
+            self._rows(each, (than + 1,)) for each in (sql.SOME_HOSTS, plain_sql.SOME, sql.SOME_BINDINGS)
+        )
+        both = (self._rows(each, (ended_since, than + 1)) for each in (plain_sql.SOME_ENDED, sql.SOME_ENDED))
+        counts = [int(rows[0][0]) for rows in (hosts, plain, odd, *both)]
+        return max(counts[0], counts[1] + counts[2], counts[3] + counts[4]) > than
 
     def owner_of(self, client_id: int) -> Owner | None:
         """The host that a client ID belongs to now."""

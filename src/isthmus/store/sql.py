@@ -31,6 +31,7 @@ FROM host"""
 HOSTS = _HOST + " ORDER BY realm, address"
 HOST = _HOST + " WHERE realm = ? AND address = ?"
 HOST_COUNT = "SELECT COUNT(*) FROM host"
+SOME_HOSTS = "SELECT COUNT(*) FROM (SELECT 1 FROM host LIMIT ?)"
 
 # The answers to who has left, and those of before schema 0003 to who has not (``departed_at`` is NULL).
 ANY_ANSWER = "SELECT 1 FROM answer LIMIT 1"
@@ -55,6 +56,7 @@ ANSWERS = _ANSWERS + " WHERE departed_at IS NULL OR departed_at >= ?"
 DEPARTED = _ANSWERS + " WHERE departed_at >= ?"
 ANSWER = _ANSWERS + " WHERE realm = ? AND address = ?"
 
+PLACE_KEY = "SELECT octets FROM place_key"
 GRANT = "UPDATE granting SET last = last + ? RETURNING last"
 HELD_TENURE = """
 SELECT number, client_id, realm, address, length, ports, spis, ike, identities, granted_at, expires_at FROM tenure
@@ -90,6 +92,7 @@ ADD_HOLDING = "INSERT INTO holding (realm, address, length, kind, first, last, t
 UNBIND = "DELETE FROM binding WHERE tenure = ?"
 ANY_BINDING = "SELECT 1 FROM binding LIMIT 1"
 BINDING_COUNT = "SELECT COUNT(*) FROM binding"
+SOME_BINDINGS = "SELECT COUNT(*) FROM (SELECT 1 FROM binding LIMIT ?)"
 _BINDINGS = """
 SELECT b.tenure, t.owner_realm, t.owner_address, t.bind_id, t.client_id, t.method, t.granted_at, t.expires_at,
     t.realm, t.address, t.length,
@@ -104,7 +107,8 @@ SELECTORS_OF = _SELECTORS + " WHERE tenure = ? ORDER BY ordinal"
 RESTING = """
 SELECT ended_at, number, realm, address, ports, spis, ike, identities FROM tenure
 WHERE ended_at >= ? ORDER BY ended_at, number"""
-ENDED_COUNT = "SELECT COUNT(*) FROM tenure WHERE ended_at >= ?"
+SOME_ENDED = "SELECT COUNT(*) FROM (SELECT 1 FROM tenure WHERE ended_at >= ? LIMIT ?)"
+"No more are counted than that."
 _TENURE = """
 SELECT t.number, t.owner_realm, t.owner_address, t.bind_id, t.client_id, t.realm, t.address, t.ports, t.spis,
     t.ike, t.identities, t.granted_at, t.ended_at, t.ending, t.expires_at

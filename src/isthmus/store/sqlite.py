@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -29,12 +30,13 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib import resources
 from pathlib import Path
+from urllib.parse import quote
 
 from isthmus.address import Address
 from isthmus.border.binding import BindingKey, Owner
 from isthmus.border.effect import Durable
 from isthmus.errors import StoreUnavailable
-from isthmus.store import Held, Lapsing, Recalled, Snapshot, Standing, Tenure
+from isthmus.store import Held, Lapsing, LapsingMark, Recalled, Snapshot, Standing, Tenure, sql
 from isthmus.store.entry import Entry, entries
 from isthmus.store.ledger import Ledger, Unfit
 from isthmus.store.outcome import done
@@ -147,20 +149,20 @@ class SqliteStore:
         """Read everything that stands, as columns where it can be (see ``LeaseStore``)."""
         from isthmus.store.columns import read_standing
 
-        with self._reading() as tables:
-            return read_standing(self._connection, tables, rested_since=rested_since)
+        with self._reading() as tables, self._another() as another:
+            return read_standing(self._connection, another, tables, rested_since=rested_since)
 
     def due(self, *, before: float, limit: int) -> tuple[Owner, ...]:
         """Tell whose deadline is before a time, soonest first (see ``LeaseStore``)."""
         with self._reading() as tables:
             return tables.due(before=before, limit=limit)
 
-    def lapsing(self, near: int, *, before: float, limit: int) -> Lapsing:
+    def lapsing(self, near: int, *, before: float, limit: int, after: LapsingMark | None = None) -> Lapsing:
         """Tell what runs out (see ``LeaseStore``)."""
         from isthmus.store.lapsing import read_lapsing
 
         with self._reading() as tables:
-            return read_lapsing(self._connection, tables, near, before=before, limit=limit)
+            return read_lapsing(self._connection, tables, near, before=before, limit=limit, after=after)
 
     def soonest(self) -> float | None:
         """The soonest deadline of a binding or a registration."""
@@ -182,10 +184,16 @@ class SqliteStore:
         with self._reading() as tables:
             return tables.registered_count()
 
-    def ended_count(self, *, since: float) -> int:
-        """How many tenures ended at or after a time."""
+    def has_more(self, than: int, *, ended_since: float) -> bool:
+        """Tell whether there is more than so much of anything (see ``LeaseStore``)."""
         with self._reading() as tables:
-            return tables.ended_count(since)
+            return tables.has_more(than, ended_since=ended_since)
+
+    def place_key(self) -> bytes:
+        """What keeps places secret (see ``LeaseStore``)."""
+        with self._using("read"):
+            (octets,) = self._connection.execute(sql.PLACE_KEY).fetchone()
+        return bytes(octets)
 
     def close(self) -> None:
         """Let go of the file; the last one to do so folds the log into it."""
@@ -207,6 +215,15 @@ class SqliteStore:
         """The tables as they stand now."""
         with self._using("read"), self._transaction("BEGIN"):
             yield self._tables
+
+    @contextmanager
+    def _another(self) -> Iterator[sqlite3.Connection]:
+        """One more connection, for another thread; nobody writes meanwhile, so it sees the same."""
+        another = sqlite3.connect(f"file:{quote(str(self._path))}?mode=ro", uri=True, check_same_thread=False)
+        try:
+            yield another
+        finally:
+            another.close()
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
@@ -242,6 +259,7 @@ class SqliteStore:
         if not begun or self._missing():
             with self._no_older_gateway() if begun else nullcontext(), self._transaction("BEGIN IMMEDIATE"):
                 execute(_SCHEMA_TABLE)
+                self._connection.create_function("gen_random_bytes", 1, secrets.token_bytes)
                 self._apply_schema()
 
     @contextmanager

@@ -155,6 +155,9 @@ class GatewaySection(Section):
     "Seconds that a freed resource rests (RFC 3102 §6.1)."
     slice_size: Annotated[int, Field(ge=1, le=4096)] = 64
     "Ports of an aligned slice; a power of two."
+    choice: Literal["random", "computed"] = "computed"
+    """How any ports are chosen: first where the host's address and the key in the store compute to (RFC 7422), or at
+    random (RFC 6056)."""
     requests_per_second: Annotated[float, Field(ge=0)] = 100.0
     "Control messages that one host may send, on the average; more are not answered. 0: no limit."
     requests_burst: Annotated[int, Field(ge=1)] = 200

@@ -8,7 +8,8 @@ module          holds
 ``image``       what the maps should hold, and in which order it changes
 ``index``       bindings as entries and slice words
 ``direct``      plain leases as words
-``briefs``      these words in half as many octets, for the program to look at first
+``blocks``      these words, where a rule says them, by 64 in 16 octets, for the program to look at first
+``briefs``      these words in half as many octets, for it to look at next
 ``contact``     peers that were written to, in the program's own memory
 ``path``        who sent what in ESP and AH, likewise
 ``ring``        what was sent as IPAE datagrams, likewise

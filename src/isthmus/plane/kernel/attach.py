@@ -27,6 +27,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from isthmus.errors import PlaneError, Unsupported
 from isthmus.plane.kernel.libbpf import libbpf
 from isthmus.plane.kernel.loader import Program
+from isthmus.plane.kernel.peer import peer_of
 
 _INGRESS = 0xFFFFFFF2
 _ETH_P_ALL = 3
@@ -65,6 +66,9 @@ class Links(Protocol):
     def indexes(self) -> set[int]:
         """Every interface that there is."""
 
+    def peer(self, index: int) -> int:
+        """The index of the other end of a veth pair; ``peer.AWAY`` in another network namespace; 0 if unknown."""
+
     def attach(self, index: int, program_fd: int) -> None:
         """Let a program see what arrives at an interface, in the place of the one before."""
 
@@ -100,6 +104,13 @@ class MachineLinks:
     def indexes(self) -> set[int]:
         """Every interface that there is."""
         return {index for index, _ in socket.if_nameindex()}
+
+    def peer(self, index: int) -> int:
+        """The index of the other end of a veth pair; ``peer.AWAY`` in another network namespace; 0 if unknown."""
+        try:
+            return peer_of(index)
+        except OSError:
+            return 0
 
     def attach(self, index: int, program_fd: int) -> None:
         """Let a program see what arrives at an interface, in the place of the one before.

@@ -11,21 +11,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.address import Address, Family
-from isthmus.border.binding import FOREVER, Binding
+from isthmus.border.binding import FOREVER, Binding, Owner, Registration
 from isthmus.border.crossing import Tunnel
-from isthmus.border.plain import Hosts, PlainLeases
+from isthmus.border.effect import Register
+from isthmus.border.plain import Hosts, PlainLeases, whole_address
 from isthmus.border.selector import Admit
+from isthmus.plane.kernel import blocks as by_rule
 from isthmus.plane.kernel.briefs import WORDS
 from isthmus.plane.kernel.direct import CLAIMED, CONTACTED, DIRECT
 from isthmus.plane.kernel.image import Image
 from isthmus.plane.kernel.loader import Map
-from isthmus.plane.kernel.owners import LOW_32, MOST_BIND_ID, MOST_NUMBER, MOST_WORDS
-from isthmus.plane.kernel.pinned import BRIEF_SLICES
+from isthmus.plane.kernel.owners import LAST_24, LAST_BITS, LOW_32, MOST_BIND_ID, MOST_NUMBER, MOST_WORDS, Owners
+from isthmus.plane.kernel.pinned import BLOCK_SLICES, BRIEF_SLICES
 
 _U64 = NDArray[np.uint64]
 _Mask = NDArray[np.bool_]
-_RUN = np.uint64(32)
+_RUN, _LAST = np.uint64(32), np.uint64(LAST_BITS)
+_GENERATION = np.uint64(by_rule.GENERATION)
 HOLDING = np.dtype([("owner", "=u8"), ("realm", ">u4"), ("address", ">u4"), ("rest", "V16")])
 """A key of ``holdings``; ``maps.Codec`` has looked whether it is."""
 OWNER = np.dtype([("realm", ">u4"), ("address", ">u4"), ("rest", "V12")])
@@ -53,8 +55,12 @@ def fill(image: Image, plain: Sequence[PlainLeases], registered: Sequence[Hosts]
     Returns:
         Leases that have to be bound one by one: not of whole slices, of hosts that have not registered, and the like.
     """
-    hosts = [each.address.astype(np.uint64) | np.uint64(each.near << 32) for each in registered]
+    hosts = [tags_of(image.owners, each.near, each.upper, each.address) for each in registered]
+    for each, tags in zip(registered, hosts, strict=True):
+        for owner in each.at(tags == 0).owners():
+            image.apply(Register(registration=Registration(owner=owner, client_id=0, expires_at=FOREVER)))
     known = np.sort(np.concatenate(hosts)) if hosts else np.empty(0, np.uint64)
+    known = known[known > 0]
     left: list[tuple[Binding, float]] = []
     fitting: list[Fitting] = []
     for leases in plain:
@@ -75,32 +81,46 @@ def fill(image: Image, plain: Sequence[PlainLeases], registered: Sequence[Hosts]
 def _fitting(image: Image, leases: PlainLeases, known: _U64) -> tuple[Fitting, _Mask]:
     """Which leases are direct words, and what these are; templates are taken for them."""
     group, shift = leases.group, image.plain.shift
-    tags = leases.owner.astype(np.uint64) | np.uint64(group.near << 32)
+    tags = tags_of(image.owners, group.near, group.upper, leases.owner)
     first = _first_slices(image, group.realm, leases.local)
     ports, low = leases.ports.astype(np.int64), leases.first.astype(np.int64)
     numbers, counts = first + (low >> shift), ports >> shift
     odd = (1 << shift) - 1
     mask: _Mask = (first >= 0) & (low & odd == 0) & (ports & odd == 0) & (counts > 0) & (counts <= MOST_WORDS)
     mask &= (numbers <= MOST_NUMBER) & (leases.bind_id <= MOST_BIND_ID) & _among(tags, known)
-    narrow = [way.realm << 32 | way.remote.number for way in image.narrow if way.remote.family is Family.IPV4]
+    narrow = [image.owners.tag(Owner(way.realm, way.remote)) for way in image.narrow]
     if narrow:
         mask &= ~_among(tags, np.sort(np.array(narrow, np.uint64)))
     mask &= _untouched(image, numbers, counts, mask)
     halves = np.zeros(len(leases), np.uint64)
-    for octet in np.unique(leases.owner[mask] >> 24).tolist():
-        chosen = mask & (leases.owner >> 24 == octet)
-        remote = Address(Family.IPV4, octet << 24)
+    for common in np.unique(tags[mask] >> _LAST).tolist():
+        chosen = mask & (tags >> _LAST == common)
+        (number, *_) = leases.owner[chosen].tolist()
+        remote = whole_address(group.upper, number)
         tunnel = Tunnel(realm=group.near, local=group.end, remote=remote, kind=group.kind, mtu=group.mtu)
-        half = image.plain.take_template(tunnel, int(counts[chosen].sum()))
+        half = image.plain.take_template(tunnel, common << LAST_BITS, int(counts[chosen].sum()))
         if half is None:
             mask &= ~chosen
         else:
-            halves[chosen] = (leases.owner[chosen].astype(np.uint64) & np.uint64(0xFFFFFF)) << np.uint64(8)
+            halves[chosen] = (leases.owner[chosen].astype(np.uint64) & np.uint64(LAST_24)) << np.uint64(8)
             halves[chosen] |= np.uint64(half | (CONTACTED if group.admit is Admit.CONTACTED else 0))
     halves |= _deadlines(leases.expires_at, image.boot_offset) << np.uint64(32)
     wide, many = numbers[mask].astype(np.uint64), counts[mask].astype(np.uint64)
     runs = leases.bind_id[mask].astype(np.uint64) << _RUN | wide << np.uint64(8) | many
     return Fitting(tags[mask], runs, halves[mask], wide, many), mask
+
+
+def tags_of(owners: Owners, near: int, upper: int, addresses: NDArray[np.uint32]) -> _U64:
+    """The tags of owners whose addresses are these, or end so; 0 of those that have to be numbered one by one."""
+    if not upper:
+        return addresses.astype(np.uint64) | np.uint64(near << 32)
+    tags = np.zeros(len(addresses), np.uint64)
+    for common in np.unique(addresses >> LAST_BITS).tolist():
+        network = owners.network(near, whole_address(upper, common << LAST_BITS))
+        chosen = addresses >> LAST_BITS == common
+        if network:
+            tags[chosen] = addresses[chosen] & np.uint32(LAST_24) | np.uint64(network)
+    return tags
 
 
 def _among(asked: _U64, known: _U64) -> _Mask:
@@ -180,10 +200,7 @@ def owners(image: Image, found: Map) -> Difference:
     tags, registered, _ = _states(image)
     wanted = np.zeros(len(tags), STATE)
     wanted["tag"], wanted["registered"] = tags, registered
-    keys = owner_keys(tags)
-    numbered = np.flatnonzero(tags <= LOW_32)
-    for at in numbered.tolist():
-        keys[at] = np.frombuffer(image.place_of(int(tags[at])), OWNER)[0]
+    keys = owner_keys(image.owners, tags)
     there, values = _read(found)
     shown = np.frombuffer(values, STATE)
     places, order = np.frombuffer(there, OWNER), np.argsort(shown["tag"], kind="stable")
@@ -202,7 +219,10 @@ def holdings(image: Image, found: Map) -> Difference:
     places = image.plain.places_of((runs[held] >> np.uint64(8) & np.uint64(MOST_NUMBER)).astype(np.int64))
     others = np.array(list(image.other_holdings()), np.uint64).reshape(-1, 2)
     wanted = _sorted(holding_keys(np.concatenate([tags[held], others[:, 0]]), np.concatenate([places, others[:, 1]])))
+    one = (1).to_bytes(4, sys.byteorder)
     there = _sorted(np.frombuffer(_read(found)[0], HOLDING))
+    if not len(there):
+        return Difference(wanted.tobytes(), one * len(wanted), b"")
     if there.tobytes() == wanted.tobytes():
         return Difference(b"", b"", b"")
     both = np.empty(len(there) + len(wanted), HOLDING)  # concatenate would turn network order into the machine's
@@ -215,7 +235,6 @@ def holdings(image: Image, found: Map) -> Difference:
     twice[1:] |= same
     twice[:-1] |= same
     fresh = both[~twice & origin]
-    one = (1).to_bytes(4, sys.byteorder)
     return Difference(fresh.tobytes(), one * len(fresh), both[~twice & ~origin].tobytes())
 
 
@@ -234,10 +253,20 @@ def _place(keys: NDArray[np.void]) -> _U64:
     return found
 
 
-def owner_keys(tags: _U64) -> NDArray[np.void]:
-    """Keys of ``owners`` for IPv4 owners."""
+def owner_keys(owners: Owners, tags: _U64) -> NDArray[np.void]:
+    """Keys of ``owners``."""
     keys = np.zeros(len(tags), OWNER)
     keys["realm"], keys["address"] = tags >> np.uint64(32), tags & np.uint64(LOW_32)
+    octets, last = keys.view(np.uint8).reshape(-1, OWNER.itemsize), tags.astype(">u4").view(np.uint8).reshape(-1, 4)
+    for network in np.unique(tags[tags <= LOW_32] >> _LAST).tolist():
+        for at in np.flatnonzero(tags <= LAST_24).tolist() if not network else ():
+            owner = owners.owner(int(tags[at]))
+            octets[at] = list(owner.realm.to_bytes(4, "big") + owner.address.key_octets)
+        if network:
+            realm, first = owners.of_network(network)
+            chosen = tags >> _LAST == network
+            octets[chosen] = list(realm.to_bytes(4, "big") + first.to_bytes(16, "big"))
+            octets[chosen, -3:] = last[chosen, -3:]
     return keys
 
 
@@ -265,19 +294,25 @@ def _read(found: Map) -> tuple[bytes, bytes]:
     return b"".join(keys), b"".join(values)
 
 
-def write_words(wanted: array[int], memory: memoryview, briefs: memoryview) -> None:
-    """Let words and briefs in memory be those that are wanted; what is right already is not touched."""
+def write_words(wanted: array[int], memory: memoryview, briefs: memoryview, blocks: memoryview) -> None:
+    """Let words, briefs and blocks in memory be those that are wanted; what is right already is not touched."""
     right = np.frombuffer(wanted, np.uint64)
     there = np.frombuffer(memory, np.uint64)[: len(right)]
-    lines = np.frombuffer(briefs, np.uint32).reshape(-1, WORDS)
-    told = np.zeros_like(lines)
-    made = briefs_of(right)
-    told[: len(made)] = made
+    lines, pairs = np.frombuffer(briefs, np.uint32).reshape(-1, WORDS), np.frombuffer(blocks, np.uint64).reshape(-1, 2)
+    told, ruled = np.zeros_like(lines), np.zeros_like(pairs)
+    for all_of_them, made in ((told, briefs_of(right)), (ruled, blocks_of(right))):
+        all_of_them[: len(made)] = made
     wrong = np.flatnonzero((lines != told).any(axis=1))
+    ruled[:, 0] |= pairs[:, 0] & _GENERATION
+    others = np.flatnonzero((pairs != ruled).any(axis=1))
+    pairs[others, 1] = 0
     lines[wrong] = 0
     differ = np.flatnonzero(right != there)
     there[differ] = right[differ]
     lines[wrong] = told[wrong]
+    later = pairs[others, 0] + np.uint64(1 << by_rule.GENERATION_AT) & _GENERATION
+    pairs[others, 0] = ruled[others, 0] & ~_GENERATION | later
+    pairs[others, 1] = ruled[others, 1]
 
 
 def briefs_of(words: _U64) -> NDArray[np.uint32]:
@@ -291,3 +326,45 @@ def briefs_of(words: _U64) -> NDArray[np.uint32]:
     least = np.where(direct, rows >> _RUN, np.uint64(LOW_32)).min(axis=1)
     lines[:, 0] = np.where(direct.any(axis=1), least, 0)
     return lines
+
+
+def blocks_of(words: _U64) -> NDArray[np.uint64]:
+    """Rules and followers of words, as ``blocks.block_of``."""
+    count = -(-len(words) // BLOCK_SLICES)
+    padded = np.zeros(count * BLOCK_SLICES, np.uint64)
+    padded[: len(words)] = words
+    found = np.zeros((count, 2), np.uint64)
+    used = np.flatnonzero((padded & np.uint64(DIRECT)).reshape(count, BLOCK_SLICES).any(axis=1))
+    # By slice, then by block: what is done for each slice is done for all blocks at once.
+    of = np.ascontiguousarray(padded.reshape(count, BLOCK_SLICES)[used].T)
+    halves = of.astype(np.uint32)
+    direct = halves & np.uint32(DIRECT) > 0
+    steps = _steps(halves, direct)
+    apart = np.arange(BLOCK_SLICES, dtype=np.uint32)[:, None] >> steps << np.uint32(8)
+    bases = halves - apart
+    elected, votes = np.zeros(len(used), np.uint32), np.zeros(len(used), np.int8)
+    for base, counts in zip(bases, direct, strict=True):
+        elected = np.where(counts & (votes == 0), base, elected)
+        votes += np.where(base == elected, counts, -counts.astype(np.int8))
+    following = direct & (bases == elected)
+    until = np.where(following, of >> np.uint64(by_rule.UNTIL_AT), np.uint64(LOW_32)).min(axis=0)
+    rules = until << np.uint64(by_rule.UNTIL_AT) | steps.astype(np.uint64) << np.uint64(by_rule.STEP_AT) | elected
+    octets = np.packbits(following, axis=0, bitorder="little")
+    followers = np.ascontiguousarray(octets.T).view("<u8")[:, 0]
+    any_of_them = followers > 0
+    found[used[any_of_them], 0], found[used[any_of_them], 1] = rules[any_of_them], followers[any_of_them]
+    return found
+
+
+def _steps(halves: NDArray[np.uint32], direct: _Mask) -> NDArray[np.uint32]:
+    """The step of each block: those of its words that equal their neighbours say which."""
+    steps, most = np.zeros(halves.shape[1], np.uint32), direct.sum(axis=0, dtype=np.int32)
+    going = np.ones(halves.shape[1], bool)
+    for step in range(by_rule.MOST_STEP):
+        rows = halves.reshape(BLOCK_SLICES >> step + 1, 2, 1 << step, halves.shape[1])
+        equal = (rows[:, 0] == rows[:, 1]) & direct.reshape(rows.shape)[:, 0]
+        going &= by_rule.FEW * 2 * equal.sum(axis=(0, 1), dtype=np.int32) > most
+        if not going.any():
+            break
+        steps += going
+    return steps

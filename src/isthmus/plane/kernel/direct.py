@@ -3,8 +3,8 @@
 
 ::
 
-    word    deadline, holder's address, template      its holder has registered, nothing is known of the way
-            deadline, endpoint number                 otherwise, and when the templates are used up
+    word    deadline, end of holder's address, template    its holder has registered, nothing is known of the way
+            deadline, endpoint number                      otherwise, and when the templates are used up
 
 A lease goes from one form to the other when its holder registers or is dismissed, and when something is learned of the
 way. Both are counted by words: an endpoint and a template are there as long as a word leads to them.
@@ -20,9 +20,12 @@ from isthmus.border.binding import Binding, BindingKey, Owner
 from isthmus.border.crossing import Tunnel, Way
 from isthmus.border.ranges import Ranges
 from isthmus.border.selector import Admit, Kind, Remote, Selector
+from isthmus.errors import PlaneError
 from isthmus.plane.kernel.maps import Codec
 from isthmus.plane.kernel.number import Numbers, Slots
 from isthmus.plane.kernel.owners import (
+    LAST_24,
+    LAST_BITS,
     LOW_32,
     MOST_BIND_ID,
     MOST_NUMBER,
@@ -102,8 +105,8 @@ class PlainWords:
         "By realm and address: the first slice of every claimed address of a gateway."
         self._place: dict[int, int] = {}
         "The other way round, by the number of the address."
-        self._shared: dict[tuple[int, int, int, int, int], bytes] = {}
-        "By realm, our end, type, MTU and first octet: templates as they are written."
+        self._shared: dict[tuple[int, int, int, int], bytes] = {}
+        "By the upper bits of the owners' tags, our end, type and MTU: templates as they are written."
         self.narrow: Mapping[Way, int] = {}
 
     def enter(self, realm: int, address: Address, first: int) -> None:
@@ -134,7 +137,6 @@ class PlainWords:
             or remote.port is not None
             or tunnel.remote != owner.address
             or tunnel.realm != owner.realm
-            or tunnel.local.family is not Family.IPV4
             or tunnel.checksum
             or selector.lent
             or selector.local.length != _IPV4_BITS
@@ -212,10 +214,16 @@ class PlainWords:
             PlaneError: all endpoint numbers are in use; nothing changed.
         """
         owner = binding.key.owner
-        tag = owner.realm << 32 | owner.address.number
+        tag = self._owners.tag(owner)
         before = self._owners.run(tag, binding.key.bind_id)
         after = run_of(binding.key.bind_id, words.first, words.length)
-        half = self._take(tag, binding.tunnel, words.length)
+        if owner.address.family is not Family.IPV4:
+            tag = self._owners.enter(owner, self._codec.place(owner.realm, owner.address))
+        try:
+            half = self._take(tag, binding.tunnel, words.length)
+        except PlaneError:
+            self._owners.leave(tag)
+            raise
         if binding.selectors[0].remote.admit is Admit.CONTACTED:
             half |= CONTACTED
         if before:
@@ -257,9 +265,13 @@ class PlainWords:
                 self._records.word(number, word & ~LOW_32 | word & CONTACTED | after)
             self._give(tag, word, count)
 
-    def take_template(self, tunnel: Tunnel, count: int) -> int | None:
-        """Take a tunnel's template for so many words; returns what these have besides a holder, None: there is none."""
-        number = self._take_template(tunnel, count) if count else 0
+    def take_template(self, tunnel: Tunnel, tag: int, count: int) -> int | None:
+        """Take the template of a tunnel and the tag of who has it for so many words.
+
+        Returns:
+            What the words have besides a holder; None: there is no template.
+        """
+        number = self._take_template(tunnel, tag, count) if count else 0
         return self._codec.direct(template=number, owner=0) if number else None
 
     def give_template(self, number: int, count: int) -> None:
@@ -324,24 +336,26 @@ class PlainWords:
     def _tunnel(self, tag: int, word: int) -> Tunnel:
         """The tunnel that a word leads to."""
         number = 1 + (word >> 4 & 15) if word & DIRECT else word >> 8 & 0xFFFFFF
-        return self._codec.tunnel(self._endpoint(number), tag & LOW_32)
+        return self._codec.tunnel(self._endpoint(number), self._owners.owner(tag).address)
 
     # --- forms --------------------------------------------------------------------------------
 
     def _take(self, tag: int, tunnel: Tunnel, count: int) -> int:
         """What the lower half of the words of a lease should be; the record that they lead to is taken."""
         if self._owners.is_registered(tag) and (not self.narrow or tunnel.way not in self.narrow):
-            number = self._take_template(tunnel, count)
+            number = self._take_template(tunnel, tag, count)
             if number:
-                return self._codec.direct(template=number, owner=tag & LOW_32)
+                return self._codec.direct(template=number, owner=tag)
         owner = self._owners.owner(tag)
         return self._codec.half_word(endpoint=self._records.take_endpoint(tunnel, owner, tag, count))
 
-    def _take_template(self, tunnel: Tunnel, count: int) -> int:
-        key = (tunnel.realm, tunnel.local.number, tunnel.kind, tunnel.mtu, tunnel.remote.number >> 24)
+    def _take_template(self, tunnel: Tunnel, tag: int, count: int) -> int:
+        if tag <= LAST_24:
+            return 0
+        key = (tag >> LAST_BITS, tunnel.local.number, tunnel.kind, tunnel.mtu)
         octets = self._shared.get(key)
         if octets is None:
-            octets = self._shared[key] = self._codec.template(tunnel)
+            octets = self._shared[key] = self._codec.template(tunnel, tag)
         number = self._templates.try_take(octets, count)
         if number:
             self._records.show_template(number, octets)

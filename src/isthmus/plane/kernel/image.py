@@ -310,11 +310,10 @@ class Image(SipImage):
             return
         if key in self._held:
             self._unbind_object(key)
-        tag = self.owners.tag(key.owner)
-        known = self.owners.is_known(tag)
+        known = self.owners.is_known(self.owners.tag(key.owner))
         self.plain.bind(binding, words, effect.lease.expires_at)
         if not known:
-            self._tell_owner(tag)
+            self._tell_owner(self.owners.tag(key.owner))
 
     def _is_free(self, words: Words, binding: Binding) -> bool:
         """Whether what is in the way of a plain lease is its own."""
@@ -349,9 +348,10 @@ class Image(SipImage):
         if effect.key in self._held:
             self._unbind_object(effect.key)
             return
-        tag = self.owners.tag(effect.key.owner)
+        owner = effect.key.owner
+        tag = self.owners.tag(owner)
         if self.plain.unbind(effect.key) and not self.owners.is_known(tag):
-            self._tell_owner(tag)
+            self._batches[-1].change("owners", self._codec.place(owner.realm, owner.address), None, None)
 
     def _lapse(self, effect: Lapse) -> None:
         from isthmus.plane.kernel import lapse  # here and not above: it needs NumPy

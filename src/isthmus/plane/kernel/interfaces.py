@@ -27,6 +27,16 @@ class Interfaces:
     def __init__(self, maps: Mapping[str, Map], codec: Codec, links: Links, border: Border) -> None:
         self._maps, self._codec, self._links, self._border = maps, codec, links, border
         self._taken: dict[str, int] = {}
+        self._devices: set[int] = set()
+
+    def take_device(self, name: str, link: Link, realm: int, program: Program) -> None:
+        """Let a program see what arrives at a device, and let packets for it arrive at its other end at once.
+
+        Raises:
+            PlaneError: the kernel refuses.
+        """
+        self._devices.add(link.index)
+        self.take(name, link, realm, End.HOST, program)
 
     def take(self, name: str, link: Link, realm: int, end: End, program: Program) -> None:
         """Let a program see what arrives at an interface, as packets of a realm.
@@ -40,7 +50,7 @@ class Interfaces:
         if not ours and not any(each.realm == realm for each in self._border.tunnel_ends):
             return
         value = self._codec.interface(realm, end, link.index, bare=link.bare, family=family, address=link.address)
-        self._put(link.index, self._with_first_ends(value))
+        self._put(link.index, self._as_it_is(link.index, value))
         self._links.attach(link.index, program.fd)
         self._taken[name] = link.index
 
@@ -71,8 +81,20 @@ class Interfaces:
         for index, value in self._known().items():
             if index not in there:
                 self._forget(index)
-            elif value != (after := self._with_first_ends(value)):
-                self._put(index, after)
+            else:
+                self._renew(index, value)
+
+    def renew_devices(self) -> None:
+        """Let the maps say where the other ends of devices are now."""
+        for index in self._devices:
+            value = self._maps["interfaces"].get(self._codec.number(index))
+            if value is not None:
+                self._renew(index, value)
+
+    def _renew(self, index: int, value: bytes) -> None:
+        after = self._as_it_is(index, value)
+        if after != value:
+            self._put(index, after)
 
     def _known(self) -> dict[int, bytes]:
         return {int.from_bytes(key, sys.byteorder): value for key, value in self._maps["interfaces"].items()}
@@ -88,10 +110,16 @@ class Interfaces:
             self._maps["near_interfaces"].put(self._codec.near_key(index), value)
 
     def _forget(self, index: int) -> None:
+        self._devices.discard(index)
         near = self._maps["near_interfaces"].get(self._codec.near_key(index))
         if near is not None and self._codec.index_of(near) == index:
             self._maps["near_interfaces"].put(self._codec.near_key(index), bytes(len(near)))
         self._maps["interfaces"].remove(self._codec.number(index))
+
+    def _as_it_is(self, index: int, interface: bytes) -> bytes:
+        """What ``interfaces`` holds, as border and machine are now."""
+        after = self._with_first_ends(interface)
+        return self._codec.with_peer(after, self._links.peer(index)) if index in self._devices else after
 
     def _with_first_ends(self, interface: bytes) -> bytes:
         """What ``interfaces`` holds, with the first tunnel end of the realm of either family."""

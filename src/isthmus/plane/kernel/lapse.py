@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.border.effect import Lapse
-from isthmus.border.plain import Hosts, PlainLeases
-from isthmus.plane.kernel.columns import holding_keys, owner_keys, spread
+from isthmus.border.plain import PlainLeases
+from isthmus.plane.kernel.columns import holding_keys, owner_keys, spread, tags_of
 from isthmus.plane.kernel.direct import CLAIMED, DIRECT
 from isthmus.plane.kernel.image import Image
 from isthmus.plane.kernel.owners import MOST_NUMBER, MOST_WORDS
@@ -28,16 +28,16 @@ def end(image: Image, ended: Lapse) -> Lapse:
         if not done.all():
             left.append(leases.at(~done))
     hosts = ended.hosts
-    tags = _tags(hosts.near, hosts.address)
+    tags = tags_of(image.owners, hosts.near, hosts.upper, hosts.address)
     alone = np.array(image.owners.states(tags.tolist()), np.uint64) == _ONE
     image.owners.end(tags[alone].tolist(), registered=False)
-    image.batch.remove_all("owners", owner_keys(tags[alone]))
-    return Lapse(leases=tuple(left), hosts=Hosts(near=hosts.near, address=hosts.address[~alone]))
+    image.batch.remove_all("owners", owner_keys(image.owners, tags[alone]))
+    return Lapse(leases=tuple(left), hosts=hosts.at(~alone))
 
 
 def _clear(image: Image, leases: PlainLeases) -> NDArray[np.bool_]:
     """Let words be nobody's, and their owners hold nothing; returns of which leases that is done."""
-    tags = _tags(leases.group.near, leases.owner)
+    tags = tags_of(image.owners, leases.group.near, leases.group.upper, leases.owner)
     states = np.array(image.owners.states(tags.tolist()), np.uint64)
     runs, words = states >> _ONE, np.frombuffer(image.words, np.uint64)
     first = (runs >> _BYTE & np.uint64(MOST_NUMBER)).astype(np.int64)
@@ -57,7 +57,3 @@ def _clear(image: Image, leases: PlainLeases) -> NDArray[np.bool_]:
     for each in np.unique(template).tolist():
         image.plain.give_template(1 + each, int(counts[template == each].sum()))
     return done
-
-
-def _tags(near: int, addresses: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    return addresses.astype(np.uint64) | np.uint64(near << 32)

@@ -20,6 +20,7 @@ from isthmus.border.realm import End
 from isthmus.border.selector import Admit, Remote
 from isthmus.errors import AbiMismatch
 from isthmus.plane.kernel.btf import Types
+from isthmus.plane.kernel.peer import AWAY
 from isthmus.plane.kernel.sip_maps import SipCodec
 
 STRUCTS = (
@@ -39,6 +40,7 @@ STRUCTS = (
     "path_key",
     "path",
     "brief",
+    "block",
     "bucket",
     "event",
     "limit",
@@ -51,6 +53,7 @@ STRUCTS = (
     "way",
     "slot",
     "group_words",
+    "group6_key",
     "gateway",
     "followed",
     "about",
@@ -66,7 +69,7 @@ NOWHERE = 0x7FFFFFFF
 _FOREVER = 0xFFFFFFFF
 _UNSLICED = 0xFFFFFFFF
 _REMOTE_NEVER = 255
-_UPPER_OCTET = 0xFF000000
+_LAST_24 = 0xFFFFFF
 _REALM_BITS = 32
 _OWNER_BITS = 64
 _PLACE = struct.Struct("!I16s")
@@ -207,6 +210,12 @@ class Codec(SipCodec):
             flags |= self._interface["INTERFACE_TUNNELS_ONLY"]
         return self._record["interface"].pack(realm=realm, end=int(end), flags=flags, link_address=address, index=index)
 
+    def with_peer(self, interface: bytes, peer: int) -> bytes:
+        """What ``interfaces`` holds of a device, with where its other end is: its index, ``AWAY``, or 0."""
+        record, away = self._record["interface"], self._interface["INTERFACE_PEER_AWAY"]
+        flags = record.number(interface, "flags") & ~away | away * (peer == AWAY)
+        return record.replace(interface, flags=flags, peer=max(peer, 0))
+
     def realm_of(self, interface: bytes) -> int:
         """The realm in what ``interfaces`` holds."""
         return self._record["interface"].number(interface, "realm")
@@ -281,22 +290,27 @@ class Codec(SipCodec):
             made_for=tunnel.mtu,
         )
 
-    def template(self, tunnel: Tunnel) -> bytes:
-        """What ``endpoints`` holds of tunnels to all who have registered and whose addresses begin with one octet."""
-        upper = tunnel.remote.number & _UPPER_OCTET
-        octets = self.endpoint(replace(tunnel, remote=Address(Family.IPV4, upper)), tunnel.realm << 32 | upper, 0)
-        return self._record["endpoint"].replace(octets, flags=self._endpoint["ENDPOINT_REGISTERED"])
+    def template(self, tunnel: Tunnel, tag: int) -> bytes:
+        """What ``endpoints`` holds of tunnels to all who have registered and whose addresses differ in 24 bits only.
 
-    def tunnel(self, endpoint: bytes, remote: int) -> Tunnel:
-        """The tunnel over IPv4 that an endpoint is, or (of a template) would be to this address."""
+        Args:
+            tunnel: To any of them.
+            tag: His, who holds it.
+        """
+        family, number = tunnel.remote
+        first = replace(tunnel, remote=Address(family, number & ~_LAST_24))
+        return self.standing(self.endpoint(first, tag & ~_LAST_24, 0), registered=True, mtu=tunnel.mtu)
+
+    def tunnel(self, endpoint: bytes, remote: Address) -> Tunnel:
+        """The tunnel that an endpoint is, or (of a template) would be to this address."""
         number = self._record["endpoint"].number
         found = self._record["endpoint"].unpack(endpoint)
         local = found["local"]
         assert isinstance(local, bytes)
         return Tunnel(
             realm=number(endpoint, "realm"),
-            local=Address.from_octets(local[:4]),
-            remote=Address(Family.IPV4, remote),
+            local=Address.from_octets(local[: remote.family.bits // 8]),
+            remote=remote,
             kind=TunnelKind(number(endpoint, "kind")),
             mtu=number(endpoint, "made_for"),
         )
@@ -449,13 +463,10 @@ class Codec(SipCodec):
 
         Args:
             template: Number of the endpoint.
-            owner: The holder's address.
+            owner: The holder's tag, or address.
         """
         return (
-            self._slice["SLICE_CLAIMED"]
-            | self._slice["SLICE_DIRECT"]
-            | (template - 1) << 4
-            | (owner & ~_UPPER_OCTET) << 8
+            self._slice["SLICE_CLAIMED"] | self._slice["SLICE_DIRECT"] | (template - 1) << 4 | (owner & _LAST_24) << 8
         )
 
     def split(self, *, claimed: bool) -> int:

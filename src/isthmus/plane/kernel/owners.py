@@ -5,17 +5,24 @@ A million hosts with a lease each are a dictionary of numbers. A *held run* is a
 
     62       32 31              8 7      0
     | Bind ID  | first word      | words  |
+
+A *tag* of an IPv4 owner is its realm (upper half) and its address. Those of IPv6 owners are less than 2^32: a *network*
+of addresses that differ in their last 24 bits only has a number, and the tag of each is that and these bits; who came
+when all 255 had been given has a number of his own, below 2^24. So a million hosts of a network need no objects either.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from isthmus.address import Address, Family
 from isthmus.border.binding import Owner
 
 LOW_32 = 0xFFFFFFFF
+LAST_BITS, LAST_24 = 24, 0xFFFFFF
+"What is not in common in a network, and in a template."
+MOST_NETWORK = 255
 MOST_BIND_ID, MOST_NUMBER, MOST_WORDS = (1 << 31) - 1, (1 << 24) - 1, 255
 """What a held run has room for; a lease beyond that is kept as an object."""
 
@@ -39,16 +46,28 @@ class Owners:
     """Who has registered or holds something.
 
     Args:
-        known: Tags by place, from pinned maps, of owners whose tags are numbers: those that are not IPv4.
+        known: Places and tags, from pinned maps, of owners that are not IPv4.
     """
 
-    def __init__(self, known: Mapping[bytes, int] | None = None) -> None:
-        self._known = dict(known or {})
+    def __init__(self, known: Iterable[tuple[bytes, int]] = ()) -> None:
+        self._known: dict[bytes, int] = {}
+        self._networks: dict[tuple[int, int], int] = {}
+        "Numbers, by realm and what the addresses have in common."
+        self._common: dict[int, tuple[int, int]] = {}
+        "The other way round."
+        for place, tag in known:
+            if tag <= LAST_24:
+                self._known[place] = tag
+            elif tag >> LAST_BITS not in self._common:
+                realm, number = int.from_bytes(place[:4], "big"), int.from_bytes(place[4:], "big")
+                self._join(tag >> LAST_BITS, (realm, number >> LAST_BITS))
         self._used = set(self._known.values())
-        self._unused = (tag for tag in range(1, 1 << 32) if tag not in self._used)
+        self._unused = (tag for tag in range(1, 1 << LAST_BITS) if tag not in self._used)
+        self._free_networks = (each for each in range(1, MOST_NETWORK + 1) if each not in self._common)
+        "Each is given once, lest somebody inherits what is remembered of another: whom he has written to."
         self._tags: dict[Owner, int] = {}
         self._named: dict[int, Owner] = {}
-        "Of owners that are not IPv4."
+        "Of owners that have numbers."
         self._state: dict[int, int | tuple[int, ...]] = {}
         """By tag. Nearly always twice the held run, plus one if registered; of who has several runs: whether it has
         registered, then these."""
@@ -67,14 +86,41 @@ class Owners:
 
     def tag(self, owner: Owner) -> int:
         """The tag of an owner, whether or not there is one; 0 if it has none yet."""
-        if owner.address.family is Family.IPV4:
-            return owner.realm << 32 | owner.address.number
-        return self._tags.get(owner, 0)
+        realm, (family, number) = owner
+        if family is Family.IPV4:
+            return realm << 32 | number
+        numbered = self._tags.get(owner, 0) if self._tags else 0
+        if numbered or family is not Family.IPV6:
+            return numbered
+        network = self._networks.get((realm, number >> LAST_BITS), 0)
+        return network and network << LAST_BITS | number & LAST_24
 
     def owner(self, tag: int) -> Owner:
         """Whose tag that is."""
-        named = self._named.get(tag)
-        return named if named is not None else Owner(tag >> 32, Address(Family.IPV4, tag & LOW_32))
+        if tag > LOW_32:
+            return Owner(tag >> 32, Address(Family.IPV4, tag & LOW_32))
+        if tag > LAST_24:
+            realm, common = self._common[tag >> LAST_BITS]
+            return Owner(realm, Address(Family.IPV6, common << LAST_BITS | tag & LAST_24))
+        return self._named[tag]
+
+    def network(self, realm: int, address: Address) -> int:
+        """The number of the network of an IPv6 address, shifted as it stands in tags; 0: all have been given."""
+        common = realm, address.number >> LAST_BITS
+        number = self._networks.get(common, 0)
+        if not number:
+            number = next(self._free_networks, 0)
+            if number:
+                self._join(number, common)
+        return number << LAST_BITS
+
+    def _join(self, number: int, common: tuple[int, int]) -> None:
+        self._networks[common], self._common[number] = number, common
+
+    def of_network(self, number: int) -> tuple[int, int]:
+        """Realm and first address of a network."""
+        realm, common = self._common[number]
+        return realm, common << LAST_BITS
 
     def is_known(self, tag: int) -> bool:
         """Whether it has registered or holds something."""
@@ -92,6 +138,15 @@ class Owners:
             self._set(tag, registered, self.runs(tag))
             self._leave(tag)
         return tag
+
+    def enter(self, owner: Owner, place: bytes) -> int:
+        """Let an owner be known, who is going to hold something; returns the tag. ``leave`` takes it back."""
+        return self._enter(owner, place)
+
+    def leave(self, tag: int) -> None:
+        """Forget who has not registered and holds nothing."""
+        if tag in self._state:
+            self._leave(tag)
 
     def hold(self, owner: Owner, place: bytes) -> int:
         """Note one more binding that is no held run; returns the tag."""
@@ -175,13 +230,17 @@ class Owners:
     def _enter(self, owner: Owner, place: bytes) -> int:
         tag = self.tag(owner)
         if not tag:
-            known = self._known.pop(place, None)
-            tag = next(self._unused) if known is None else known
-            self._used.add(tag)
-            self._tags[owner] = tag
-            self._named[tag] = owner
+            tag = self._known.pop(place, 0) or self._new(owner)
+            if tag <= LAST_24:
+                self._used.add(tag)
+                self._tags[owner] = tag
+                self._named[tag] = owner
         self._state.setdefault(tag, 0)
         return tag
+
+    def _new(self, owner: Owner) -> int:
+        network = self.network(owner.realm, owner.address) if owner.address.family is Family.IPV6 else 0
+        return network | owner.address.number & LAST_24 if network else next(self._unused)
 
     def _leave(self, tag: int) -> None:
         """Forget who has not registered and holds nothing."""

@@ -36,7 +36,7 @@ _PINS = {"border": "program", "ipae": "program_ipae"}
 _XDP_PINS = {"border": "program_xdp", "ipae": "program_ipae_xdp"}
 _XDP_MAP = "programs_xdp"
 "The same at XDP, which are loaded where they are wanted, and the one map that is theirs alone."
-BRIEF_SLICES = 15
+BRIEF_SLICES, BLOCK_SLICES = 15, 64
 "As in abi.h; tests/test_abi.py compares them."
 _MNT_DETACH = 2
 _BPFFS_MAGIC = 0xCAFE4A11
@@ -187,6 +187,7 @@ class Loaded:
         opened = Object(_OBJECT, octets)
         opened.size("slices", sizes.slices)
         opened.size("briefs", -(-sizes.slices // BRIEF_SLICES))
+        opened.size("blocks", -(-sizes.slices // BLOCK_SLICES))
         opened.size("endpoints", sizes.endpoints)
         opened.size("owners", sizes.owners)
         opened.size("holdings", sizes.owners)

@@ -26,12 +26,13 @@ from isthmus.border.binding import Binding, BindingKey, Owner
 from isthmus.border.crossing import Translate, Way
 from isthmus.border.effect import Bind, Deregister, Ending, Register, Unbind
 from isthmus.border.plain import Hosts, PlainLeases, unnamed
-from isthmus.border.realm import Border, End
+from isthmus.border.realm import Border
 from isthmus.border.verdict import Reason, Violation
 from isthmus.errors import PlaneError
 from isthmus.plane import Planned, Programmable, one_by_one
 from isthmus.plane.kernel import own
 from isthmus.plane.kernel.attach import Link, Links, MachineLinks
+from isthmus.plane.kernel.blocks import Blocks
 from isthmus.plane.kernel.briefs import Briefs
 from isthmus.plane.kernel.contact import KernelContacts, forget_old
 from isthmus.plane.kernel.image import Image, is_ipae
@@ -48,6 +49,7 @@ from isthmus.plane.kernel.sizes import checked, sizes_for
 from isthmus.plane.kernel.table import SharedTable
 from isthmus.plane.kernel.trace import Reader
 from isthmus.plane.kernel.uniform import Groups
+from isthmus.plane.kernel.uniform_ipv6 import Groups6
 from isthmus.plane.kernel.write import Writer, numbered_tags
 from isthmus.plane.kernel.xdp import AtXdp
 from isthmus.plane.reference.ways import Condition
@@ -92,10 +94,12 @@ class KernelPlane:
         self._contact_memory = memoryview(self._contact_map).cast("I")
         self._sent, self._rules = self._maps["ring"].mapped(), self._maps["rules"].mapped()
         self._briefs = Briefs(self._maps["briefs"].mapped(), self._words)
-        self._writer = Writer(self._maps, self._words, self._briefs, self._rules)
+        self._blocks = Blocks(self._maps["blocks"].mapped(), self._words)
+        self._writer = Writer(self._maps, self._words, self._briefs, self._blocks, self._rules)
         self._mappings = KernelMappings(self._maps["mappings"], self._known_mappings())
         self._ring = RingBuffer(self._maps["events"])
         self._groups: Groups | None = None
+        self._groups6: Groups6 | None = None
         self._devices: Counter[str] = Counter()
         self._ways: dict[int, str] = {}
         "The interface of each realm that has one."
@@ -258,6 +262,13 @@ class KernelPlane:
         return self._groups
 
     @property
+    def groups6(self) -> Groups6:
+        """The same of IPv6."""
+        if self._groups6 is None:
+            self._groups6 = Groups6(self._maps["groups6"], self._maps["gateways"], self._maps["followed"])
+        return self._groups6
+
+    @property
     def mapping_octets(self) -> int:
         """Memory of the mappings in the kernel that this plane has loaded."""
         return self._mappings.octets
@@ -276,13 +287,15 @@ class KernelPlane:
         """Let go of the plane. What is pinned goes on forwarding."""
         self._ring.close()
         self._briefs.close()
+        self._blocks.close()
         self._words.release()
         self._memory.close()
         self._contact_memory.release()
         self._contact_map.close()
         self._mappings.close()
-        if self._groups is not None:
-            self._groups.close()
+        for each in (self._groups, self._groups6):
+            if each is not None:
+                each.close()
         self._sent.close()
         self._rules.close()
         self._loaded.close()
@@ -404,7 +417,11 @@ class KernelPlane:
         """Take a device's packets as those of a program (docs/data-plane.md, Devices)."""
         link = self._links.find(name)
         if link is not None and not self._interfaces.has(name, link):
-            self._interfaces.take(name, link, realm, End.HOST, self.program)
+            self._interfaces.take_device(name, link, realm, self.program)
+
+    def renew_devices(self) -> None:
+        """Look again where the other ends of devices are, of which some may have been moved."""
+        self._interfaces.renew_devices()
 
     def _realm_of(self, binding: Binding) -> int:
         """What the packets that arrive on a binding's device are of: where SIP is translated, what it becomes."""
@@ -419,7 +436,7 @@ class KernelPlane:
         slots: dict[bytes, int] = {}
         numbers: dict[bytes, int] = {}
         templates: dict[bytes, int] = {}
-        owners: dict[bytes, int] = {}
+        tags: Iterable[tuple[bytes, int]] = ()
         if known:
             for place, value in self._maps["addresses"].items():
                 first = self._codec.first_slice(value)
@@ -432,7 +449,7 @@ class KernelPlane:
                 else:
                     numbers[self._codec.plain(value)] = number
             if any(end.address.family is not Family.IPV4 for end in self._border.tunnel_ends):
-                owners = numbered_tags(self._maps["owners"])
+                tags = numbered_tags(self._maps["owners"])
         room = self._maps["slices"].entries // ((1 << 16) >> self._shift)
         return Image(
             self._border,
@@ -440,7 +457,7 @@ class KernelPlane:
             slots=Slots(self._shift, room, slots),
             numbers=Numbers(self._maps["endpoints"].entries, numbers),
             templates=Numbers(1 + TEMPLATES, templates, first=1),
-            owners=Owners(owners),
+            owners=Owners(tags),
             device=self._device,
             mapping=self._mappings.load,
             narrow=self._image.narrow if known else {},

@@ -14,24 +14,28 @@ somebody follows the kernel's routes and says so (``Groups.trust``).
 
 from __future__ import annotations
 
+import struct
 import sys
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from isthmus.address import Address, Family
+
 if TYPE_CHECKING:
     from isthmus.plane.kernel.loader import Map
 
 WORDS = 256
 ELEMENTS = 4096
-GROUPS = 1024
+GROUPS = 1024  # of each family
 MORE = 0x8000
 """As in abi.h; tests/test_abi.py compares them. In what ``lay`` returns, ``MORE`` alone refers to the node below."""
 MANY = 4096
 """From so many routes on NumPy lays them."""
 _BITS, _STRIDE, _TOP = 32, 8, 8
-_NOWHERE = bytes(8)
+GATEWAY = struct.Struct("=II16s")
+"struct gateway: interface, family, address."
 
 Nodes = dict[tuple[int, int], "array[int]"]
 """By the bits that an address begins with, and their number: a word for each value of the next octet."""
@@ -143,6 +147,51 @@ def _lay_many(routes: Routes) -> Nodes:
     return nodes | {(bits, int(n)): array("H", w.tobytes()) for n, w in zip(numbers, words, strict=True)}
 
 
+class Gateways:
+    """Numbers of groups, and what the program reads of each.
+
+    Args:
+        gateways: The map of that name.
+        family: Each has numbers of its own, IPv6 those from ``GROUPS`` on.
+    """
+
+    def __init__(self, gateways: Map, family: Family) -> None:
+        self._map, self._family = gateways, family
+        numbers = range(1, GROUPS) if family is Family.IPV4 else range(GROUPS, 2 * GROUPS)
+        self._numbers: dict[tuple[int, int], int] = {}
+        for key, value in gateways.items():
+            interface, known, address = GATEWAY.unpack(value)
+            if known == family:
+                octets = address[: family.bits // 8]
+                self._numbers[interface, int.from_bytes(octets, "big")] = int.from_bytes(key, sys.byteorder)
+        self._written = set(self._numbers.values())
+        self._free = [each for each in reversed(numbers) if each not in self._written]
+
+    def number(self, interface: int, gateway: int) -> int:
+        """The group of what goes by a gateway; 0: there is no room for one more."""
+        number = self._numbers.get((interface, gateway), 0)
+        if not number and self._free:
+            number = self._numbers[interface, gateway] = self._free.pop()
+        return number
+
+    def show(self) -> None:
+        """Write those that are new."""
+        for (interface, gateway), number in self._numbers.items():
+            if number not in self._written:
+                address = Address(self._family, gateway).key_octets
+                value = GATEWAY.pack(interface, self._family, address)
+                self._map.put(number.to_bytes(4, sys.byteorder), value)
+                self._written.add(number)
+
+    def settle(self, used: set[int]) -> None:
+        """Let go of the numbers that no word has any more."""
+        for way in [each for each, number in self._numbers.items() if number not in used]:
+            number = self._numbers.pop(way)
+            self._map.put(number.to_bytes(4, sys.byteorder), bytes(GATEWAY.size))
+            self._written.discard(number)
+            self._free.insert(0, number)
+
+
 class Groups:
     """What the program reads of groups, written while it reads.
 
@@ -152,21 +201,20 @@ class Groups:
         followed: The map of that name.
     """
 
+    family = Family.IPV4
+
     def __init__(self, groups: Map, gateways: Map, followed: Map) -> None:
-        self._gateways = gateways
         self._memory = groups.mapped(), followed.mapped()
         self._words, self._until = memoryview(self._memory[0]).cast("H"), memoryview(self._memory[1]).cast("I")
         self.trust(0)
         self._words[:] = memoryview(bytes(self._words.nbytes)).cast("H")
-        self._numbers: dict[tuple[int, int], int] = {}
-        for key, value in gateways.items():
-            if any(value):
-                way = int.from_bytes(value[:4], sys.byteorder), int.from_bytes(value[4:], "big")
-                self._numbers[way] = int.from_bytes(key, sys.byteorder)
-        self._written = set(self._numbers.values())
-        self._free = [each for each in range(GROUPS - 1, 0, -1) if each not in self._written]
+        self._gateways = Gateways(gateways, self.family)
         self._elements: dict[tuple[int, int], int] = {}
         self._room = list(range(ELEMENTS - 1, (1 << _TOP) - 1, -1))
+
+    def number(self, interface: int, gateway: int) -> int:
+        """The group of what goes by a gateway; 0: there is no room for one more."""
+        return self._gateways.number(interface, gateway)
 
     def close(self) -> None:
         """Let go; what is written is believed until its time is over."""
@@ -179,12 +227,22 @@ class Groups:
         """Say until when the words are true, in seconds of CLOCK_BOOTTIME; 0: they are not any more."""
         self._until[0] = until
 
-    def number(self, interface: int, gateway: int) -> int:
-        """The group of what goes by a gateway; 0: there is no room for one more."""
-        number = self._numbers.get((interface, gateway), 0)
-        if not number and self._free:
-            number = self._numbers[interface, gateway] = self._free.pop()
-        return number
+    def begin(self) -> Routes:
+        """Where to put routes for ``lay``."""
+        return Routes()
+
+    def lay(self, routes: Routes, ours: Iterable[tuple[int, int]]) -> Nodes:
+        """What ``change`` writes: of routes, and of prefixes of which each destination is asked about."""
+        nodes = lay(routes)
+        exact(nodes, ours)
+        return nodes
+
+    def take(self, nodes: Nodes, used: set[int], changed: Iterable[tuple[int, int]]) -> bool:
+        """Write what was read, though some prefixes changed meanwhile; True, because one can."""
+        # The kernel keeps routes that begin alike in one place, and may have left others out where one changed.
+        exact(nodes, (leaf(first) for first, _ in changed))
+        self.change(nodes, used)
+        return True
 
     def change(self, nodes: Nodes, used: set[int]) -> None:
         """Write what ``lay`` said. A destination whose group stays is in it all the time.
@@ -193,11 +251,7 @@ class Groups:
             nodes: The words.
             used: The groups that occur in them, and perhaps others.
         """
-        for (interface, gateway), number in self._numbers.items():
-            if number not in self._written:
-                value = interface.to_bytes(4, sys.byteorder) + gateway.to_bytes(4, "big")
-                self._gateways.put(number.to_bytes(4, sys.byteorder), value)
-                self._written.add(number)
+        self._gateways.show()
         below = sorted(key for key in nodes if key[0] > _TOP)
         for bits, number in below:
             # What was let go of now is used again at the next change: nobody reads by an old word then.
@@ -211,7 +265,7 @@ class Groups:
             self._write(number, self._placed((_TOP, number), nodes[_TOP, number]))
         gone = [key for key in self._elements if key not in nodes]
         self._room[:0] = [self._elements.pop(key) for key in gone]
-        self._settle(used)
+        self._gateways.settle(used)
 
     def _placed(self, key: tuple[int, int], node: array[int]) -> array[int]:
         """A node with the elements of those below it; what has found no room is asked for by itself."""
@@ -229,14 +283,6 @@ class Groups:
         place = slice(element * WORDS, (element + 1) * WORDS)
         if self._words[place].tobytes() != node.tobytes():
             self._words[place] = memoryview(node)
-
-    def _settle(self, used: set[int]) -> None:
-        """Let go of the numbers that no word has any more."""
-        for way in [each for each, number in self._numbers.items() if number not in used]:
-            number = self._numbers.pop(way)
-            self._gateways.put(number.to_bytes(4, sys.byteorder), _NOWHERE)
-            self._written.discard(number)
-            self._free.insert(0, number)
 
     def forget(self, first: int, length: int) -> None:
         """Let the kernel be asked about each destination of a prefix; at once, until the next change."""

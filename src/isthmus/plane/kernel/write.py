@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from isthmus.errors import PlaneError
 from isthmus.plane.kernel import own
 from isthmus.plane.kernel.batch import ARRAYS, CLAIMED, TABLES, Batch
+from isthmus.plane.kernel.blocks import Blocks
 from isthmus.plane.kernel.briefs import Briefs
 from isthmus.plane.kernel.image import Image
 from isthmus.plane.kernel.loader import Map
 from isthmus.plane.kernel.owners import LOW_32
 
+_LONG = ("owners", "holdings")
+"Tables that may have very many entries."
 _RUN = 4096
 "Slice words that are compared at once."
 
@@ -27,11 +31,14 @@ class Writer:
         maps: By name.
         words: The map ``slices``, in words.
         briefs: What goes with it.
+        blocks: And what else does.
         rules: The map ``rules``, in octets.
     """
 
-    def __init__(self, maps: Mapping[str, Map], words: memoryview, briefs: Briefs, rules: mmap.mmap) -> None:
-        self._maps, self._words, self._briefs, self._rules = maps, words, briefs, rules
+    def __init__(
+        self, maps: Mapping[str, Map], words: memoryview, briefs: Briefs, blocks: Blocks, rules: mmap.mmap
+    ) -> None:
+        self._maps, self._words, self._briefs, self._blocks, self._rules = maps, words, briefs, blocks, rules
 
     def write(self, batches: Iterable[Batch]) -> None:
         """Write changes. What a map has no room for is left out; everything else is written, or what ends would stand.
@@ -47,10 +54,12 @@ class Writer:
             words = self._words
             for first, count in batch.claims:
                 words[first : first + count] = memoryview(CLAIMED * count).cast("Q")
+            self._blocks.forget(batch.words)
             self._briefs.forget(batch.words)
             for number, word in batch.words.items():
                 words[number] = word
             self._briefs.tell(batch.words)
+            self._blocks.tell(batch.words)
             for table in reversed(TABLES):
                 if batch.entries[table]:
                     self._remove(table, [key for key, value in batch.entries[table].items() if value is None])
@@ -71,9 +80,12 @@ class Writer:
     def difference(self, image: Image) -> None:
         """Make the maps hold what an image says and nothing else, writing only what differs; new things come first."""
         stale: list[tuple[str, list[bytes]]] = []
+        if image.is_large:
+            # Neither leads to the other, and the kernel takes them on as many processors as there are.
+            with ThreadPoolExecutor(len(_LONG)) as threads:
+                stale += zip(_LONG, threads.map(lambda table: self._put_columns(table, image), _LONG), strict=True)
         for table in TABLES:
-            if image.is_large and table in ("owners", "holdings"):
-                stale.append((table, self._put_columns(table, image)))
+            if image.is_large and table in _LONG:
                 continue
             wanted = image.wanted(table)
             found = dict(self._maps[table].used() if table in ARRAYS else self._maps[table].items())
@@ -120,26 +132,26 @@ class Writer:
         if image.is_large:
             from isthmus.plane.kernel import columns
 
-            columns.write_words(image.words, self._words, self._briefs.memory)
+            columns.write_words(image.words, self._words, self._briefs.memory, self._blocks.memory)
             return
         wanted = memoryview(image.words)
         for start in range(0, len(wanted), _RUN):
             run = wanted[start : start + _RUN]
             if run != self._words[start : start + len(run)]:
                 differ = {at: word for at, word in enumerate(run, start) if self._words[at] != word}
+                self._blocks.forget(differ)
                 self._briefs.forget(differ)
                 for at, word in differ.items():
                     self._words[at] = word
         self._briefs.renew(image)
+        self._blocks.renew(image)
 
 
-def numbered_tags(owners: Map) -> dict[bytes, int]:
-    """By place: the tags in ``owners`` that are numbers (of owners that are not IPv4)."""
-    found: dict[bytes, int] = {}
+def numbered_tags(owners: Map) -> Iterator[tuple[bytes, int]]:
+    """Places and tags in ``owners`` of owners that are not IPv4."""
     wide = owners.key_octets
     for keys, values in owners.octets():
         # A tag is the first word of two. Of an IPv4 owner its upper half, the realm, is not zero.
         for at, tag in enumerate(memoryview(values).cast("Q")[::2]):
             if tag <= LOW_32:
-                found[keys[at * wide : (at + 1) * wide]] = tag
-    return found
+                yield keys[at * wide : (at + 1) * wide], tag

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from isthmus.errors import Malformed, Truncated, WireError
+from isthmus.value import quick
 from isthmus.wire.cursor import Reader
 from isthmus.wire.rsip.codes import VERSION, AddressType, ErrorCode, MessageType
 from isthmus.wire.rsip.likeness import Likeness, likeness_of, remember
@@ -81,6 +82,7 @@ class MessageError(WireError):
         self.message_counter = message_counter
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
     """A message whose parameters are read one by one and not yet judged as a whole (RFC 3103 §9)."""

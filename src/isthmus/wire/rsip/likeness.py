@@ -28,6 +28,8 @@ _HEADER_OCTETS = 4
 _NUMBER_OCTETS = 7
 "Type, length and value of a Client ID or a Message Counter."
 _FRONT = _HEADER_OCTETS + _NUMBER_OCTETS
+CLIENT_ID, COUNTER = slice(_FRONT - 4, _FRONT), slice(-4, None)
+"""Where the two numbers stand in a message that has a likeness, and has a Client ID."""
 _MOST_OCTETS = 256
 "Longer messages are not worth remembering."
 _MOST_LIKENESSES = 512
@@ -60,11 +62,11 @@ class Likeness:
     def parameters_of(self, octets: bytes) -> tuple[Parameter, ...]:
         """All parameters of one of them, in the order of the wire."""
         counter = _new(MessageCounter)
-        _set_value(counter, int.from_bytes(octets[-4:], "big"))
+        _set_value(counter, int.from_bytes(octets[COUNTER], "big"))
         if self.length == _FRONT:
             return (counter,)
         client_id = _new(ClientId)
-        _set_value(client_id, int.from_bytes(octets[_FRONT - 4 : _FRONT], "big"))
+        _set_value(client_id, int.from_bytes(octets[CLIENT_ID], "big"))
         return (client_id, *self.parameters, counter)
 
     def learn(self, message: Any) -> None:
