@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 LIVE_FRAMES = 1 << 1
@@ -60,11 +62,21 @@ class BpfObject:
         found = ctypes.c_void_p(_lib.bpf_object__find_program_by_name(self._object, name.encode()))
         return int(_lib.bpf_program__fd(found))
 
-    def attach(self, name: str) -> None:
-        """Let a tracing program run, until this process ends."""
+    @contextlib.contextmanager
+    def attached(self, name: str) -> Iterator[None]:
+        """Let a tracing program run."""
         found = ctypes.c_void_p(_lib.bpf_object__find_program_by_name(self._object, name.encode()))
-        if not _lib.bpf_program__attach(found):
+        link = ctypes.c_void_p(_lib.bpf_program__attach(found))
+        if not link:
             raise OSError(ctypes.get_errno(), f"{name}: it cannot be attached")
+        try:
+            yield
+        finally:
+            _lib.bpf_link__destroy(link)
+
+    def close(self) -> None:
+        """Let go of programs and maps."""
+        _lib.bpf_object__close(self._object)
 
     def map(self, name: str) -> int:
         """The descriptor of a map."""

@@ -223,21 +223,25 @@ def way_open(lab: Lab, way: Way, leases: int) -> Iterator[None]:
 
 
 class Sinks:
-    """What counts the packets, loaded."""
+    """What counts the packets, loaded until it is closed."""
 
     def __init__(self, object_path: Path) -> None:
         self._loaded = libbpf.BpfObject(object_path)
-        self._loaded.attach("transmits")
         self.counts = self._loaded.map("sunk")
+        self.close = self._loaded.close
 
     @contextlib.contextmanager
-    def at_transmit(self, gateway: Node) -> Iterator[None]:
-        """Count and drop where the driver of wan0 would begin to transmit; at XDP that driver refuses by itself."""
-        attach_sink(gateway, self._loaded.program("sink"))
-        try:
-            yield
-        finally:
-            detach_sink(gateway)
+    def at_transmit(self, gateway: Node, *, xdp: bool = False) -> Iterator[None]:
+        """Count and drop where the driver of wan0 would begin to transmit; at XDP that driver refuses by itself.
+
+        What counts there sees all that any XDP program redirects: were it left, all later packets would pay for it.
+        """
+        with self._loaded.attached("transmits") if xdp else contextlib.nullcontext():
+            attach_sink(gateway, self._loaded.program("sink"))
+            try:
+                yield
+            finally:
+                detach_sink(gateway)
 
     @contextlib.contextmanager
     def at_receive(self, node: Node, interface: str) -> Iterator[None]:
@@ -304,13 +308,12 @@ class Bed:
 
 def run(bed: Bed, kind: str, way: Way) -> Sample:
     """Send packets of a kind over a way that is open, and look at those that come out."""
-    sinks, lab = Sinks(bed.object_path), bed.lab
-    sunk = sinks.at_transmit(lab["gateway"]) if bed.tap else sinks.at_receive(lab["server"], "eth0")
-    where = AT_RECEIVE if bed.tap is None else AT_XDP_TRANSMIT if way.xdp else AT_TRANSMIT
+    lab, where = bed.lab, AT_RECEIVE if bed.tap is None else AT_XDP_TRANSMIT if way.xdp else AT_TRANSMIT
     if bed.tap is not None:
         outputs.drain(bed.tap)
-    with _sending(bed, kind, way) as sender:
-        with sunk:
+    with contextlib.closing(Sinks(bed.object_path)) as sinks, _sending(bed, kind, way) as sender:
+        transmitted, received = sinks.at_transmit(lab["gateway"], xdp=way.xdp), sinks.at_receive(lab["server"], "eth0")
+        with received if bed.tap is None else transmitted:
             windows = _watch(bed, sender, sinks, where)
         time.sleep(_FILLING)
     if (packets := sum(each.grown.sunk for each in windows)) < LEAST:
@@ -349,8 +352,11 @@ def _watch(bed: Bed, sender: Daemon, sinks: Sinks, where: int) -> list[Window]:
 
 def offered(bed: Bed, kind: str, way: Way) -> float:
     """Packets a second that the generator brings to an interface that drops them at once."""
-    sinks = Sinks(bed.object_path)
-    with sinks.at_receive(bed.lab["gateway"], "lan0"), _sending(bed, kind, way) as sender:
+    with (
+        contextlib.closing(Sinks(bed.object_path)) as sinks,
+        sinks.at_receive(bed.lab["gateway"], "lan0"),
+        _sending(bed, kind, way) as sender,
+    ):
         return sampled(_watch(bed, sender, sinks, AT_RECEIVE)).rate
 
 

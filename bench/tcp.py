@@ -73,7 +73,7 @@ def measure(
         seconds: Of each run.
         seed: Of the order.
         tunnels: Which of ``TUNNELS`` are measured, beside forwarding and masquerade; ``ISTHMUS`` is one of them.
-        goal: Of masquerade's throughput, with both ends on one core.
+        goal: Of masquerade's throughput.
 
     Returns:
         The medians, and every run.
@@ -92,9 +92,8 @@ def measure(
                 latest = ", ".join(f"{seen[name, way][-1]:.1f}" for name in runs_of(way))
                 progress(f"TCP round {at + 1} of {rounds}: {way}: {latest} Gbit/s")
     unit = "Gbit/s"
-    figures = [compare(name, unit, seen[name, ISTHMUS], seen[name, NAT], goal) for name in RUNS]
-    each = [name + EACH for name in RUNS]
-    figures += [compare(name, unit, seen[name, ISTHMUS], seen[name, NAT]) for name in each]
+    both = runs_of(ISTHMUS)
+    figures = [compare(name, unit, seen[name, ISTHMUS], seen[name, NAT], goal) for name in both]
     figures += [compare(f"{name}, beside {FORWARD}", unit, seen[name, ISTHMUS], seen[name, FORWARD]) for name in RUNS]
     figures += [
         compare(f"{name}, {way}", unit, seen[name, way], seen[name, NAT])

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +70,24 @@ def test_packets_are_right_only_to_the_last_octet(bench, tunnel, masquerade):
             expected.check([*frames, bytes(wrong)], "one bit")
     with pytest.raises(LabError, match="only 99"):
         expected.check(frames[:99], "too few")
+
+
+def attached_programs():
+    """The links to programs that this process holds."""
+    abouts = []
+    for entry in Path("/proc/self/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            abouts.append(entry.read_text(encoding="ascii"))
+    return sum("link_type" in about for about in abouts)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load eBPF")
+def test_what_counts_packets_is_detached_when_they_are_counted(bench, tmp_path):
+    """Otherwise every packet pays for all runs before it."""
+    loaded = bench("libbpf").BpfObject(bench("packets").compile_generator(tmp_path))
+    before = attached_programs()
+    with loaded.attached("transmits"):
+        assert attached_programs() == before + 1
+    assert attached_programs() == before
+    loaded.close()
