@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import leases
+import report
 import rsip_load
 import stamped
 from isthmus.errors import IsthmusError
@@ -211,9 +211,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a short run: shows that it works, proves little")
     options = parser.parse_args()
-    if os.geteuid():
-        print("bench churn needs root: it makes namespaces and loads eBPF", file=sys.stderr)
-        return 2
+    report.ask_for_root("churn", "it makes namespaces and loads eBPF")
     size = 128 if options.quick else LEASES
     try:
         figures = measure(size, quick=options.quick)

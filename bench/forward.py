@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import packets
+import report
 import tcp
 from isthmus.errors import IsthmusError
 from networks import FORWARD, ISTHMUS, NAT, TUNNELS
@@ -101,9 +101,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--against", metavar="REVISION", help="also measure small packets with this commit's plane")
     options = parser.parse_args()
-    if os.geteuid():
-        print("bench forward needs root: it makes namespaces and loads eBPF", file=sys.stderr)
-        return 2
+    report.ask_for_root("forward", "it makes namespaces and loads eBPF")
     rounds = options.rounds or (1 if options.quick else 5)
     seconds = 1 if options.quick else 2
     timing = packets.Timing(0.1, 0.15) if options.quick else packets.Timing(0.7, 1.0)

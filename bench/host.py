@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -17,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import report
 from isthmus.errors import IsthmusError
 from isthmus.lab import figure
 from isthmus.lab.lab import Lab, standing
@@ -175,14 +174,8 @@ def figures(seen: dict[tuple[str, str], list[float]], ways_seen: Sequence[str]) 
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="one short round: shows that it works, proves nothing")
-    parser.add_argument("--rounds", type=int)
-    options = parser.parse_args()
-    if os.geteuid():
-        print("bench host needs root: it makes namespaces and loads eBPF", file=sys.stderr)
-        return 2
+    options = report.parser(__doc__).parse_args()
+    report.ask_for_root("host", "it makes namespaces and loads eBPF")
     rounds, seconds = options.rounds or (1 if options.quick else 5), 0.3 if options.quick else 2.0
     try:
         with tempfile.TemporaryDirectory(prefix="isthmus-bench-") as folder:

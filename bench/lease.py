@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import kea
+import report
 import rsip_load
 from isthmus.errors import IsthmusError
 from isthmus.lab import figure
@@ -233,9 +233,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a short run: shows that it works, proves nothing")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    if os.geteuid():
-        print("bench lease needs root: it makes namespaces", file=sys.stderr)
-        return 2
+    report.ask_for_root("lease", "it makes namespaces")
     if kea.missing():
         print(f"bench lease measures beside Kea, which is not installed: {kea.PACKAGES}", file=sys.stderr)
         return 2

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import crossing
 import networks
+import report
 from isthmus.errors import IsthmusError
 from isthmus.lab.lab import standing
 from mapping import CHANGED, FEW, MANY
@@ -62,14 +61,8 @@ def figures(found: dict[str, float]) -> Iterator[Figure]:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="a small table, one round: shows that it works")
-    parser.add_argument("--rounds", type=int)
-    options = parser.parse_args()
-    if os.geteuid():
-        print("bench map needs root: it makes namespaces and loads eBPF", file=sys.stderr)
-        return 2
+    options = report.parser(__doc__, "a small table, one round: shows that it works").parse_args()
+    report.ask_for_root("map", "it makes namespaces and loads eBPF")
     rounds = options.rounds or (1 if options.quick else 7)
     entries = QUICK_ENTRIES if options.quick else ENTRIES
     try:

@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import random
 import shutil
 import statistics
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import history
+import report
 import rsip_load
 from footprint import footprint, processor_seconds
 from isthmus.address import Address, Family
@@ -442,9 +442,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="2,000 leases: shows that it works, proves nothing")
     parser.add_argument("--leases", type=int, default=LEASES, help="how many; history is as much longer as ever")
     options = parser.parse_args()
-    if os.geteuid():
-        print("bench million needs root: it makes namespaces", file=sys.stderr)
-        return 2
+    report.ask_for_root("million", "it makes namespaces")
     leases, rows = (2000, 10_000) if options.quick else (options.leases, HISTORY * options.leases // LEASES)
     try:
         with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="isthmus-bench-") as folder:

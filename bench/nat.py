@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import connections
 import flow_records
 import packets
+import report
 import tcp
 from apart import NEAR
 from isthmus.border.selector import Admit
@@ -221,18 +220,13 @@ METHOD = (
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="one short round: shows that it works, proves nothing")
-    parser.add_argument("--rounds", type=int)
+    parser = report.parser(__doc__)
     parser.add_argument("--leases", type=int)
     parser.add_argument(
         "--transmit", action="store_true", help="only packets, over the wire to the server, which drops them"
     )
     options = parser.parse_args()
-    if os.geteuid():
-        print("bench nat needs root: it makes namespaces and loads eBPF", file=sys.stderr)
-        return 2
+    report.ask_for_root("nat", "it makes namespaces and loads eBPF")
     scale = QUICK if options.quick else FULL
     scale = replace(scale, rounds=options.rounds or scale.rounds, leases=options.leases or scale.leases)
     scale = replace(scale, transmits=options.transmit)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import random
 import socket
 import statistics
@@ -23,6 +21,7 @@ import numpy as np
 import crossing
 import flat_table
 import leases
+import report
 import stand
 from isthmus.address import Address
 from isthmus.border.mapping import Mapping
@@ -359,14 +358,8 @@ def rows(series: Series) -> list[dict[str, object]]:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="one short round: shows that it works, proves nothing")
-    parser.add_argument("--rounds", type=int)
-    options = parser.parse_args()
-    if os.geteuid():
-        print("bench packet needs root: it loads eBPF", file=sys.stderr)
-        return 2
+    options = report.parser(__doc__).parse_args()
+    report.ask_for_root("packet", "it loads eBPF")
     scale = QUICK if options.quick else FULL
     if options.rounds:
         scale = replace(scale, rounds=options.rounds)

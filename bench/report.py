@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -57,6 +58,33 @@ def machine() -> str:
         platform.machine(),
     )
     return f"{os.cpu_count()} x {model}, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+
+
+def parser(
+    doc: str | None, quick: str = "one short round: shows that it works, proves nothing"
+) -> argparse.ArgumentParser:
+    """The options of every benchmark that is measured in rounds.
+
+    Args:
+        doc: What it measures.
+        quick: What a short run is.
+    """
+    made = argparse.ArgumentParser(description=doc)
+    made.add_argument("--json", action="store_true")
+    made.add_argument("--quick", action="store_true", help=quick)
+    made.add_argument("--rounds", type=int)
+    return made
+
+
+def ask_for_root(bench: str, why: str) -> None:
+    """Say that a benchmark needs root, and why.
+
+    Raises:
+        SystemExit: with 2, it is not run by root.
+    """
+    if os.geteuid():
+        print(f"bench {bench} needs root: {why}", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def publish(

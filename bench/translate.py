@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -21,6 +20,7 @@ import frames
 import libbpf
 import networks
 import packets
+import report
 import translators
 from isthmus.errors import IsthmusError
 from isthmus.lab.lab import Lab, standing
@@ -212,14 +212,8 @@ def added_by(seen: Series, case: str, way: str) -> float:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="one short round: shows that it works, proves nothing")
-    parser.add_argument("--rounds", type=int)
-    options = parser.parse_args()
-    if os.geteuid():
-        print("bench translate needs root: it makes namespaces and loads eBPF", file=sys.stderr)
-        return 2
+    options = report.parser(__doc__).parse_args()
+    report.ask_for_root("translate", "it makes namespaces and loads eBPF")
     if (why := translators.unavailable()) is not None:
         print(f"bench translate: {why}", file=sys.stderr)
         return 2
